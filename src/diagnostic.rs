@@ -1,0 +1,237 @@
+//! How things go wrong: located problems of a project, classes of failure, exit codes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where in a user's file something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The file, relative to the project where it lies in it.
+    pub file: Arc<PathBuf>,
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// Length in characters of what is marked, at least 1.
+    pub length: u32,
+}
+
+/// One problem of a project: what is wrong, where, and what to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Whether it stops the run.
+    pub level: Level,
+    /// One sentence, lower case, no full stop.
+    pub message: String,
+    /// Where, if in a file.
+    pub location: Option<Location>,
+    /// What to do now.
+    pub hint: Option<String>,
+}
+
+/// Whether a problem stops the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// It does.
+    Error,
+    /// It does not.
+    Warning,
+}
+
+impl Diagnostic {
+    /// An error without a place.
+    #[must_use]
+    pub fn error(message: impl Into<String>) -> Self {
+        Self { level: Level::Error, message: message.into(), location: None, hint: None }
+    }
+
+    /// A warning without a place.
+    #[must_use]
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self { level: Level::Warning, ..Self::error(message) }
+    }
+
+    /// With a place.
+    #[must_use]
+    pub fn at(mut self, location: Location) -> Self {
+        self.location = Some(location);
+        self
+    }
+
+    /// With advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What kind of failure a host had; kept apart in reports and exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// The name does not resolve.
+    Dns,
+    /// No TCP connection, or it was lost and could not be made again.
+    Tcp,
+    /// The host key is unknown, changed or revoked.
+    HostKey,
+    /// No login.
+    Auth,
+    /// No privilege on the host.
+    Sudo,
+    /// Somebody else holds the host's lock.
+    LockHeld,
+    /// No space left on the host.
+    DiskFull,
+    /// The host lacks a tool that the work needs.
+    MissingTool,
+    /// It took too long.
+    Deadline,
+    /// The host is not as it was when the plan was made.
+    MovedOn,
+    /// A step failed.
+    StepFailed,
+    /// The plan refuses: the reason was given.
+    Refused,
+    /// The distribution, or something else about the host, is not supported.
+    Unsupported,
+    /// A health check failed.
+    Unhealthy,
+    /// A guarded change was reverted.
+    Reverted,
+    /// The project cannot be resolved for this host.
+    Project,
+    /// Preflight: the host does not have what the roles require.
+    Preflight,
+    /// The user interrupted the run.
+    Interrupted,
+    /// A bug in soc-provision.
+    Bug,
+}
+
+impl FailureClass {
+    /// Whether the host counts as unreachable rather than failed.
+    #[must_use]
+    pub fn is_unreachable(self) -> bool {
+        matches!(self, Self::Dns | Self::Tcp | Self::HostKey | Self::Auth)
+    }
+
+    /// The exit code of a run in which this happened.
+    #[must_use]
+    pub fn exit(self) -> Exit {
+        match self {
+            class if class.is_unreachable() => Exit::Unreachable,
+            Self::Reverted => Exit::Reverted,
+            Self::Interrupted => Exit::Interrupted,
+            Self::Bug => Exit::Bug,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// A failure on a host, in the words that the user sees.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What kind it is.
+    pub class: FailureClass,
+    /// What happened: one sentence.
+    pub message: String,
+    /// Causes, outermost first, each adding only its own fact.
+    pub causes: Vec<String>,
+    /// What to do now.
+    pub hint: Option<String>,
+    /// Last lines of a failed command, stdout.
+    pub stdout: String,
+    /// Last lines of a failed command, stderr.
+    pub stderr: String,
+}
+
+impl Failure {
+    /// A failure of a class.
+    #[must_use]
+    pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), causes: Vec::new(), hint: None, stdout: String::new(), stderr: String::new() }
+    }
+
+    /// With a cause.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// With advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Exit codes (DESIGN 5). The order is that in which the worst of several wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Fine, in sync.
+    Fine,
+    /// Nothing was touched: usage, project, identity.
+    Usage,
+    /// Drift, or changes pending.
+    Drift,
+    /// A host was unreachable.
+    Unreachable,
+    /// A host failed.
+    Failed,
+    /// A guarded change was reverted.
+    Reverted,
+    /// Interrupted.
+    Interrupted,
+    /// A bug in soc-provision.
+    Bug,
+}
+
+impl Exit {
+    /// The number for the shell.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::Usage => 1,
+            Self::Failed => 2,
+            Self::Drift => 3,
+            Self::Unreachable => 4,
+            Self::Reverted => 5,
+            Self::Interrupted => 99,
+            Self::Bug => 250,
+        }
+    }
+}
+
+/// Text from a host made safe for a terminal: control characters but tab and newline are shown
+/// as escapes, so that nothing a host prints can move the cursor, change a title or hide a line.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\n' && c != '\t') || bidi {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The nearest of several names to what was typed, if it is near enough to be meant.
+#[must_use]
+pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (typed.chars().count() / 3).clamp(1, 3);
+    names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(typed, name), name))
+        .filter(|&(distance, _)| distance <= limit)
+        .min()
+        .map(|(_, name)| name)
+}

@@ -1,0 +1,1 @@
+//! Loading: files -> a [`Project`], typed, located, still unrendered. No network.

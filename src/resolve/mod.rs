@@ -1,0 +1,113 @@
+//! Resolving: (project, host, facts) -> what to do on the host, in order. Pure.
+
+use crate::diagnostic::Location;
+use crate::resource::{Check, Resource};
+use crate::secret::SecretName;
+
+/// Everything that a run does on one host, play by play.
+#[derive(Debug, Default)]
+pub struct HostProgram {
+    /// In the playbook's order; a play that the host is not in is absent.
+    pub plays: Vec<HostPlay>,
+}
+
+/// One play on one host.
+#[derive(Debug)]
+pub struct HostPlay {
+    /// The play's index in the playbook.
+    pub index: usize,
+    pub nodes: Vec<Node>,
+    pub handlers: Vec<Handler>,
+    /// Health checks of the play's roles (`verify/`) and of `gate: health`.
+    pub checks: Vec<CheckTask>,
+}
+
+/// A task or a group of tasks.
+#[derive(Debug)]
+pub enum Node {
+    Task(Task),
+    Block(Block),
+    /// `meta: flush_handlers`: notified handlers run here.
+    FlushHandlers,
+    /// `gate: health` of a role: every host of the batch waits here until the role's checks pass
+    /// on all of them. The string is the role's name.
+    Gate(String),
+}
+
+/// `block` / `rescue` / `always`.
+#[derive(Debug)]
+pub struct Block {
+    pub name: String,
+    pub body: Vec<Node>,
+    pub rescue: Vec<Node>,
+    pub always: Vec<Node>,
+}
+
+/// One task: one line of the plan, one count in the recap, however many resources a loop or a
+/// composite makes of it.
+#[derive(Debug)]
+pub struct Task {
+    /// `role : name`, as Ansible shows it.
+    pub title: String,
+    pub role: Option<String>,
+    pub location: Location,
+    /// Empty when skipped.
+    pub resources: Vec<Box<dyn Resource>>,
+    /// Names of handlers (or what they listen to).
+    pub notify: Vec<String>,
+    /// Why it is skipped on this host.
+    pub skipped: Option<String>,
+    pub ignore_errors: bool,
+    /// Seconds for each step, if the task says so.
+    pub timeout: Option<u64>,
+}
+
+/// A handler: runs once at the end of its play if one of its names was notified.
+#[derive(Debug)]
+pub struct Handler {
+    pub task: Task,
+    /// Its name and what it listens to.
+    pub names: Vec<String>,
+}
+
+/// A health check as a task.
+#[derive(Debug)]
+pub struct CheckTask {
+    pub title: String,
+    pub role: Option<String>,
+    pub check: Check,
+}
+
+impl HostProgram {
+    /// Every task of the program, handlers too, in order.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        fn walk<'a>(nodes: &'a [Node], out: &mut Vec<&'a Task>) {
+            for node in nodes {
+                match node {
+                    Node::Task(task) => out.push(task),
+                    Node::Block(block) => {
+                        walk(&block.body, out);
+                        walk(&block.rescue, out);
+                        walk(&block.always, out);
+                    }
+                    Node::FlushHandlers | Node::Gate(_) => {}
+                }
+            }
+        }
+        let mut out = Vec::new();
+        for play in &self.plays {
+            walk(&play.nodes, &mut out);
+            out.extend(play.handlers.iter().map(|handler| &handler.task));
+        }
+        out.into_iter()
+    }
+
+    /// Secrets that applying the program may need.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<SecretName> {
+        let mut names: Vec<_> = self.tasks().flat_map(|task| task.resources.iter().flat_map(|resource| resource.secrets())).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}

@@ -1,0 +1,254 @@
+//! Resources: what a host should be like, one kind a file.
+//!
+//! A resource is pure and synchronous. It says what to read ([`Resource::questions`]) and, given
+//! what was read, what to change ([`Resource::plan`]); it never talks to a host. Adding a kind is
+//! one file beside this one and one line in the `kinds!` list below.
+
+pub mod check;
+pub mod observe;
+pub mod plan;
+
+use std::fmt;
+
+use crate::facts::Facts;
+use crate::secret::{SecretName, Text};
+
+pub use check::Check;
+pub use observe::{Question, View};
+pub use plan::{Change, Effect, Guard, Plan, Step, Undecided};
+
+/// A resource's name in plans, messages and `requires`: `file[/etc/docker/daemon.json]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ResourceId {
+    /// The kind's name, as in YAML.
+    pub kind: String,
+    /// What tells it from others of its kind: a path, a package's name, ...
+    pub name: String,
+}
+
+impl ResourceId {
+    /// An id of a kind and a name.
+    #[must_use]
+    pub fn new(kind: &str, name: impl Into<String>) -> Self {
+        Self { kind: kind.to_owned(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.kind, self.name)
+    }
+}
+
+/// One thing on a host that can be read, planned, changed and reported on its own.
+pub trait Resource: fmt::Debug + Send + Sync {
+    /// The resource's name.
+    fn id(&self) -> ResourceId;
+
+    /// What must be read from the host before [`Resource::plan`] can decide.
+    fn questions(&self, facts: &Facts) -> Vec<Question>;
+
+    /// What to change, given what was read. Changes for people and steps for the host are made
+    /// here together, so that they cannot disagree.
+    ///
+    /// # Errors
+    /// [`Undecided`]: known only after another resource was applied, not to be determined, or
+    /// refused with a reason.
+    fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided>;
+
+    /// Health checks that come with the resource, besides the role's own.
+    fn checks(&self) -> Vec<Check> {
+        Vec::new()
+    }
+
+    /// Secrets that applying the resource needs.
+    fn secrets(&self) -> Vec<SecretName> {
+        Vec::new()
+    }
+
+    /// How bad it is if the host differs.
+    fn severity(&self) -> Severity {
+        Severity::Config
+    }
+
+    /// What the resource declares to be its own on the host; see [`Claim`].
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
+    }
+}
+
+/// How bad drift of a resource is, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// A protection is off or weakened.
+    Security,
+    /// A service is, or may soon be, down.
+    Availability,
+    /// The host is not as declared.
+    Config,
+    /// Worth knowing.
+    Info,
+}
+
+/// Something on a host that a resource declares, so that what nobody declared can be told apart,
+/// and so that resources can be checked against each other (a port published twice, a published
+/// port that the firewall does not list).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    /// A file or directory.
+    Path(String),
+    /// Everything in a directory: files there that nobody declared are drift.
+    OwnedDirectory(String),
+    /// A user account.
+    User(String),
+    /// A Compose project's containers, networks and volumes.
+    ComposeProject(String),
+    /// A port that a container publishes on the host: address (`0.0.0.0`), port, `tcp` or `udp`, owner.
+    PublishedPort { address: String, port: u16, protocol: String, owner: String },
+    /// A port that the firewall lets in from anywhere.
+    AllowedPort { port: u16, protocol: String },
+    /// A subnet of a Docker network.
+    Subnet { cidr: String, owner: String },
+    /// An nftables table, `inet soc_provision`.
+    NftTable(String),
+    /// A systemd timer.
+    Timer(String),
+    /// A reservation on the host, for preflight: CPUs in thousandths, memory in bytes.
+    Reservation { owner: String, milli_cpus: u64, memory: u64 },
+}
+
+/// Looks up what a task refers to on the controller: its role's files and templates.
+pub trait Sources {
+    /// The bytes of `files/NAME` of the task's role (or beside the playbook).
+    ///
+    /// # Errors
+    /// A sentence that names the places that were searched.
+    fn file(&self, name: &str) -> Result<Vec<u8>, String>;
+
+    /// The absolute path on the controller of `files/NAME`, for uploads too large to hold.
+    ///
+    /// # Errors
+    /// As for [`Sources::file`].
+    fn file_path(&self, name: &str) -> Result<std::path::PathBuf, String>;
+
+    /// Paths of all files below `files/NAME` or `templates/NAME`, relative to it, sorted.
+    ///
+    /// # Errors
+    /// As for [`Sources::file`].
+    fn tree(&self, name: &str) -> Result<Vec<String>, String>;
+
+    /// `templates/NAME` rendered with the task's variables.
+    ///
+    /// # Errors
+    /// What is wrong with the template, with its file, line and column.
+    fn template(&self, name: &str) -> Result<Text, String>;
+}
+
+/// What a kind may look at while it is built from its arguments.
+pub struct BuildContext<'a> {
+    /// The host's facts.
+    pub facts: &'a Facts,
+    /// The role's files and templates.
+    pub sources: &'a dyn Sources,
+    /// The host's name in the inventory.
+    pub host: &'a str,
+    /// The role that the task belongs to, if any.
+    pub role: Option<&'a str>,
+    /// The user that `become_user` names, if not root.
+    pub become_user: Option<&'a str>,
+}
+
+/// A kind of resource as users write it.
+pub trait Kind: serde::de::DeserializeOwned + schemars::JsonSchema {
+    /// The key in YAML.
+    const NAME: &'static str;
+    /// A task for the reference; a test decodes it.
+    const EXAMPLE: &'static str;
+    /// The field that a bare string fills: `package: nginx` is `package: {name: nginx}`.
+    const SHORTHAND: Option<&'static str> = None;
+    /// Fields that may hold secrets. A secret anywhere else is refused.
+    const SECRET_FIELDS: &'static [&'static str] = &[];
+
+    /// The resources that a task with these arguments stands for: one for a base kind, several
+    /// for a composite.
+    ///
+    /// # Errors
+    /// A sentence for the user about the arguments.
+    fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError>;
+}
+
+/// What is wrong with a task's arguments.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BuildError {
+    /// The sentence.
+    pub message: String,
+    /// The argument it is about (a path such as `services.web.ports`), if one.
+    pub field: Option<String>,
+    /// What to do now.
+    pub hint: Option<String>,
+}
+
+impl From<String> for BuildError {
+    fn from(message: String) -> Self {
+        Self { message, field: None, hint: None }
+    }
+}
+
+impl BuildError {
+    /// An error about one argument.
+    #[must_use]
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        Self { message: message.into(), field: Some(field.to_owned()), hint: None }
+    }
+
+    /// The same with advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// A registered kind, with its type erased.
+pub struct KindEntry {
+    /// The key in YAML.
+    pub name: &'static str,
+    /// A task for the reference.
+    pub example: &'static str,
+    /// See [`Kind::SHORTHAND`].
+    pub shorthand: Option<&'static str>,
+    /// See [`Kind::SECRET_FIELDS`].
+    pub secret_fields: &'static [&'static str],
+    /// The arguments' JSON schema, with their documentation.
+    pub schema: fn() -> schemars::Schema,
+    /// Decodes and builds.
+    pub decode: fn(serde_json::Value, &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError>,
+}
+
+impl KindEntry {
+    /// The entry of a kind; used by the `kinds!` lists.
+    #[must_use]
+    pub const fn of<K: Kind>() -> Self {
+        Self {
+            name: K::NAME,
+            example: K::EXAMPLE,
+            shorthand: K::SHORTHAND,
+            secret_fields: K::SECRET_FIELDS,
+            schema: || schemars::schema_for!(K),
+            decode: decode::<K>,
+        }
+    }
+}
+
+fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
+    let kind: K = serde_path_to_error::deserialize(arguments).map_err(|error| {
+        let path = error.path().to_string();
+        let field = (path != ".").then_some(path);
+        BuildError { message: error.inner().to_string(), field, hint: None }
+    })?;
+    kind.build(context)
+}
+
+/// All base kinds. A new kind adds its module above and its line here.
+pub const KINDS: &[KindEntry] = &[];

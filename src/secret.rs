@@ -1,0 +1,429 @@
+//! Secrets: their names, text with holes for them, and the one type that holds their values.
+//!
+//! Everything before the transport deals in [`Text`]: plain text with named holes. Only the
+//! transport asks the [`Vault`] to fill the holes, while it writes a script to a shell's stdin.
+//! Plans, events, logs and reports therefore cannot leak what they never held.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+/// Shortest value that is accepted and masked, in characters (DESIGN 8.11): shorter ones would
+/// turn ordinary output into rows of stars.
+pub const MIN_SECRET_LEN: usize = 6;
+
+/// Opens a hole in rendered text. Private-use code points cannot be typed by accident, and
+/// templates that contain them are refused.
+const OPEN: char = '\u{F8F0}';
+/// Closes a hole in rendered text.
+const CLOSE: char = '\u{F8F1}';
+
+/// The name of a secret, such as `db_password` or `waf/admin`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct SecretName(String);
+
+impl SecretName {
+    /// Takes a name of letters, digits, `_`, `-`, `.` and `/`.
+    ///
+    /// # Errors
+    /// A sentence for the user if the name has another character or is empty.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
+        if name.is_empty() || !name.chars().all(fine) {
+            return Err(format!("`{}` is not a secret's name: use letters, digits, `_`, `-`, `.`, `/`", name.escape_debug()));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What the `{{secret "x"}}` helper puts into rendered text; [`Text::parse`] finds it again.
+    #[must_use]
+    pub fn marker(&self) -> String {
+        format!("{OPEN}{}{CLOSE}", self.0)
+    }
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}]", self.0)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Plain(String),
+    Hole(SecretName),
+}
+
+/// Plain text with named holes where secrets belong.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Text {
+    parts: Vec<Part>,
+}
+
+impl Text {
+    /// Text without secrets.
+    #[must_use]
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self { parts: vec![Part::Plain(text.into())] }
+    }
+
+    /// Text that is exactly one secret.
+    #[must_use]
+    pub fn secret(name: SecretName) -> Self {
+        Self { parts: vec![Part::Hole(name)] }
+    }
+
+    /// Turns rendered text, with the markers that the `secret` helper left, into text with holes.
+    #[must_use]
+    pub fn parse(rendered: &str) -> Self {
+        let mut parts = Vec::new();
+        let mut rest = rendered;
+        while let Some(open) = rest.find(OPEN) {
+            let after = &rest[open + OPEN.len_utf8()..];
+            let Some(close) = after.find(CLOSE) else { break };
+            let Ok(name) = SecretName::parse(&after[..close]) else { break };
+            if open > 0 {
+                parts.push(Part::Plain(rest[..open].to_owned()));
+            }
+            parts.push(Part::Hole(name));
+            rest = &after[close + CLOSE.len_utf8()..];
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Plain(rest.to_owned()));
+        }
+        Self { parts }
+    }
+
+    /// Whether rendered text contains a secret's marker.
+    #[must_use]
+    pub fn is_marked(rendered: &str) -> bool {
+        rendered.contains(OPEN)
+    }
+
+    /// The text if it has no holes.
+    #[must_use]
+    pub fn as_plain(&self) -> Option<String> {
+        self.parts
+            .iter()
+            .map(|part| match part {
+                Part::Plain(text) => Some(text.as_str()),
+                Part::Hole(_) => None,
+            })
+            .collect()
+    }
+
+    /// Names of the secrets that belong into the text, each once, sorted.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<SecretName> {
+        let mut names: Vec<_> = self
+            .parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Hole(name) => Some(name.clone()),
+                Part::Plain(_) => None,
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Identifies what the text will be, without knowing the secrets: the SHA-256 of plain text;
+    /// with holes, that of the text with each hole replaced by its secret's keyed digest.
+    ///
+    /// # Errors
+    /// The name of a secret that has no keyed digest.
+    pub fn fingerprint(&self, digests: &KeyedDigests) -> Result<Fingerprint, MissingSecret> {
+        let mut hash = Sha256::new();
+        for part in &self.parts {
+            match part {
+                Part::Plain(text) => hash.update(text.as_bytes()),
+                Part::Hole(name) => {
+                    let digest = digests.get(name).ok_or_else(|| MissingSecret(name.clone()))?;
+                    hash.update([0]);
+                    hash.update(digest.as_bytes());
+                    hash.update([0]);
+                }
+            }
+        }
+        Ok(Fingerprint(hex(&hash.finalize())))
+    }
+
+    /// The parts for the vault and for rendering with names.
+    fn render(&self, mut hole: impl FnMut(&SecretName) -> Option<Zeroizing<String>>) -> Result<Zeroizing<String>, MissingSecret> {
+        let mut values = Vec::new();
+        let mut len = 0;
+        for part in &self.parts {
+            let value = match part {
+                Part::Plain(text) => Zeroizing::new(text.clone()),
+                Part::Hole(name) => hole(name).ok_or_else(|| MissingSecret(name.clone()))?,
+            };
+            len += value.len();
+            values.push(value);
+        }
+        // Sized up front: a growing string would leave copies behind that nobody zeroes.
+        let mut out = Zeroizing::new(String::with_capacity(len));
+        for value in &values {
+            out.push_str(value);
+        }
+        Ok(out)
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.parts {
+            match part {
+                Part::Plain(text) => f.write_str(text)?,
+                Part::Hole(name) => write!(f, "[secret {name}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Text {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|rendered| Self::parse(&rendered))
+    }
+}
+
+/// What a text will be once filled, as 64 hex digits; see [`Text::fingerprint`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// The 64 hex digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A secret that a text needs and nobody has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("secret `{0}` is not known")]
+pub struct MissingSecret(pub SecretName);
+
+/// HMAC-SHA-256 of each secret under the project's key, in hex: says whether a secret is the same
+/// as another without saying what it is (DESIGN 8.11).
+#[derive(Clone, Debug, Default)]
+pub struct KeyedDigests(BTreeMap<SecretName, String>);
+
+impl KeyedDigests {
+    /// Records a secret's keyed digest.
+    pub fn insert(&mut self, name: SecretName, digest: String) {
+        self.0.insert(name, digest);
+    }
+
+    /// A secret's keyed digest, if there is one.
+    #[must_use]
+    pub fn get(&self, name: &SecretName) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &SecretName> {
+        self.0.keys()
+    }
+}
+
+/// The values of secrets: filled by `project/vault.rs`, read by `transport/` only (tidy checks).
+#[derive(Default)]
+pub struct Vault {
+    values: BTreeMap<SecretName, Zeroizing<String>>,
+}
+
+impl Vault {
+    /// Adds a secret.
+    pub fn insert(&mut self, name: SecretName, value: Zeroizing<String>) {
+        self.values.insert(name, value);
+    }
+
+    /// Whether the secret is known.
+    #[must_use]
+    pub fn contains(&self, name: &SecretName) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// Fills a text's holes. For the transport only.
+    ///
+    /// # Errors
+    /// The name of a secret that the vault does not hold.
+    pub fn fill(&self, text: &Text) -> Result<Zeroizing<String>, MissingSecret> {
+        text.render(|name| self.values.get(name).cloned())
+    }
+
+    /// Every form of every value that must not be shown, longest first; see [`Masker`].
+    fn patterns(&self) -> Vec<Zeroizing<String>> {
+        let mut out: Vec<Zeroizing<String>> = self.values.values().flat_map(|value| encodings(value)).collect();
+        out.sort_by_key(|pattern| std::cmp::Reverse(pattern.len()));
+        out
+    }
+
+    /// A masker for the vault's present values.
+    #[must_use]
+    pub fn masker(&self) -> Masker {
+        Masker { patterns: self.patterns() }
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}
+
+/// Replaces values of secrets in text that hosts send back.
+#[derive(Default, Clone)]
+pub struct Masker {
+    patterns: Vec<Zeroizing<String>>,
+}
+
+impl Masker {
+    /// What stands in a masked value's place.
+    pub const STARS: &'static str = "********";
+
+    /// The text with every form of every secret replaced. The input must be whole: callers mask
+    /// a frame's output once it is complete, so a value never straddles two calls.
+    #[must_use]
+    pub fn mask(&self, text: &str) -> String {
+        let mut out = text.to_owned();
+        for pattern in &self.patterns {
+            if out.contains(pattern.as_str()) {
+                out = out.replace(pattern.as_str(), Self::STARS);
+            }
+        }
+        out
+    }
+}
+
+impl fmt::Debug for Masker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Masker({} patterns)", self.patterns.len())
+    }
+}
+
+/// The forms in which a value may come back: itself, each long line of it (PEM), JSON- and
+/// URL-escaped, shell-quoted, and base64 at its three alignments.
+fn encodings(value: &str) -> Vec<Zeroizing<String>> {
+    let mut forms = vec![Zeroizing::new(value.to_owned())];
+    let json = serde_json::Value::from(value).to_string();
+    forms.push(Zeroizing::new(json[1..json.len() - 1].to_owned()));
+    forms.push(Zeroizing::new(value.replace('\'', r"'\''")));
+    for keep in [&b"-_.~"[..], &b"-_.~/:"[..]] {
+        forms.push(Zeroizing::new(url_escape(value, keep)));
+    }
+    for engine in [&base64::engine::general_purpose::STANDARD_NO_PAD, &base64::engine::general_purpose::URL_SAFE_NO_PAD] {
+        for shift in 0..3 {
+            forms.push(base64_inside(value.as_bytes(), shift, engine));
+        }
+    }
+    if value.contains('\n') {
+        let lines = value.lines().filter(|line| line.len() >= 16 && !line.starts_with("-----"));
+        forms.extend(lines.map(|line| Zeroizing::new(line.to_owned())));
+    }
+    forms.retain(|form| form.len() >= MIN_SECRET_LEN);
+    forms.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    forms.dedup();
+    forms
+}
+
+fn url_escape(value: &str, keep: &[u8]) -> String {
+    value
+        .bytes()
+        .map(
+            |byte| {
+                if byte.is_ascii_alphanumeric() || keep.contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+            },
+        )
+        .collect()
+}
+
+/// The base64 digits that depend on nothing but `value` when it starts `shift` bytes into a
+/// group of three: what must appear in any base64 text that contains it.
+fn base64_inside(value: &[u8], shift: usize, engine: &impl base64::Engine) -> Zeroizing<String> {
+    let mut padded = Zeroizing::new(vec![0_u8; shift]);
+    padded.extend_from_slice(value);
+    let text = Zeroizing::new(engine.encode(&*padded));
+    let skip = [0, 2, 3][shift];
+    let whole = (padded.len() / 3) * 4;
+    let end = whole.max(skip).min(text.len());
+    Zeroizing::new(text[skip.min(end)..end].to_owned())
+}
+
+/// Lower-case hex of bytes.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// SHA-256 of bytes in hex.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vault(name: &str, value: &str) -> Vault {
+        let mut vault = Vault::default();
+        vault.insert(SecretName(name.into()), Zeroizing::new(value.into()));
+        vault
+    }
+
+    #[test]
+    fn holes_are_found_filled_and_never_shown() {
+        let name = SecretName::parse("db").unwrap();
+        let text = Text::parse(&format!("password={}\n", name.marker()));
+        assert_eq!(text.to_string(), "password=[secret db]\n");
+        assert_eq!(text.as_plain(), None);
+        assert_eq!(&**vault("db", "pa'ss$(id)").fill(&text).unwrap(), "password=pa'ss$(id)\n");
+        assert_eq!(Vault::default().fill(&text), Err(MissingSecret(name)));
+    }
+
+    #[test]
+    fn a_fingerprint_of_plain_text_is_its_sha256() {
+        assert_eq!(Text::plain("abc").fingerprint(&KeyedDigests::default()).unwrap().as_str(), sha256(b"abc"));
+    }
+
+    #[test]
+    fn every_form_is_masked_at_every_alignment() {
+        let value = "s3cr&t/\"x\" value";
+        let masker = vault("db", value).masker();
+        for prefix in ["", "a", "ab", "abc"] {
+            let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("{prefix}{value} and more"));
+            assert!(masker.mask(&encoded).contains(Masker::STARS), "{prefix}: {encoded}");
+        }
+        for form in [value.to_owned(), serde_json::json!(value).to_string(), url_escape(value, b"-_.~")] {
+            assert!(masker.mask(&form).contains(Masker::STARS), "{form}");
+        }
+        assert_eq!(masker.mask("nothing here"), "nothing here");
+    }
+}
