@@ -17,9 +17,10 @@ base_packages() { # KIND SUITE DOCKER
   echo "$p"
 }
 
-base_key() { # KIND SUITE DOCKER: the name of a base is the digest of everything that decides what it holds
-  { echo "$1 $2 ${3:-bare} $(dpkg --print-architecture 2>/dev/null || uname -m)"; base_packages "$@"
-    cat "$LAB_SRC/lib/base.sh" "$LAB_SRC/lib/guest-setup" "$LAB_SRC/lib/guest-seed"; echo "$LAB_USERS"; } | sha256sum | cut -d' ' -f1
+# The name of a base is the digest of everything that decides what it holds, so an edit here makes a new one.
+base_key() { # KIND SUITE DOCKER
+  { echo "$1 $2 ${3:-bare} $(uname -m)"; base_packages "$@"; declare -f build_base
+    cat "$LAB_SRC/lib/guest-setup" "$LAB_SRC/lib/guest-seed"; echo "$LAB_USERS"; } | sha256sum | cut -d' ' -f1
 }
 
 # The machine's own archive, as lines for SUITE; nothing if the machine has no Debian archive configured
@@ -34,6 +35,7 @@ apt_sources() { # SUITE
 }
 repo_uri() {
   command -v apt-get >/dev/null || return 0
+  # shellcheck disable=SC2016  # apt's own variables
   apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -E "$1" | head -1 | cut -d'|' -f3
 }
 
@@ -86,6 +88,7 @@ build_base() { # OUT KIND SUITE DOCKER
     mkdir "$out/root"
     tar -C "$out/root" --numeric-owner --xattrs --xattrs-include='*' --exclude='./dev/*' -xf "$out/root.tar"
   else
+    # shellcheck disable=SC2016  # expanded by that shell
     as_root sh -euc '
       mkdir "$1/root"; tar -C "$1/root" --numeric-owner --exclude="./dev/*" -xf "$1/root.tar"
       cp "$1"/root/boot/vmlinuz-* "$1/vmlinuz"; cp "$1"/root/boot/initrd.img-* "$1/initrd"
@@ -108,6 +111,7 @@ make_seed() {
   cp "$DIR/id_ed25519.pub" "$s/etc/soc-lab/authorized_keys"
   [ -f "$DIR/h$i/machine-id" ] || tr -d - < /proc/sys/kernel/random/uuid > "$DIR/h$i/machine-id"
   cp "$DIR/h$i/machine-id" "$s/etc/machine-id"
+  # shellcheck disable=SC2153  # set by select_lab
   apt_sources "$SUITE" > "$s/etc/apt/sources.list"; [ -s "$s/etc/apt/sources.list" ] || rm "$s/etc/apt/sources.list"
   apt_settings > "$s/etc/apt/apt.conf.d/90soc-lab"
   # certificate authorities the machine trusts beyond Debian's, e.g. those of a proxy in front of the archive

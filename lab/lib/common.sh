@@ -33,6 +33,7 @@ check_name() { [[ $1 =~ ^[a-z0-9][a-z0-9_-]{0,30}$ && $1 != cache ]] || die "a l
 select_lab() {
   check_name "$1"
   NAME=$1 DIR=$LAB_ROOT/$1
+  # shellcheck disable=SC2034  # read by whoever sources this file
   KIND='' ID='' N=0 DOCKER='' SUITE='' MEMORY='' BASE='' ACCEL='' LOGIN=ops
   # shellcheck source=/dev/null
   if [ -f "$DIR/lab.env" ]; then . "$DIR/lab.env"; fi

@@ -12,6 +12,7 @@ host_addr() { echo "198.18.$ID.$1"; }
 inner_addr() { echo "198.19.$ID.$1"; }
 host_port() { echo 22; }
 netns() { echo "soclab$ID-h$1"; }
+# shellcheck disable=SC2034
 SSH_WAIT=60
 
 check_kind() {
@@ -72,7 +73,7 @@ free_id() {
 uplink_mtu() {
   local dev
   dev=$(ip -4 route show default | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -1)
-  cat "/sys/class/net/${dev:-lo}/mtu" 2>/dev/null | awk '{ print ($1 > 1500 ? 1500 : $1) }'
+  awk '{ print ($1 > 1500 ? 1500 : $1) }' "/sys/class/net/${dev:-lo}/mtu"
 }
 
 lab_stop() {

@@ -3,6 +3,7 @@
 # NIC 1: QEMU's user network; port 22 is a free port on 127.0.0.1, kept in h<i>/port.
 # NIC 2: a wire between the lab's hosts (multicast on loopback); host i is 10.77.0.i there.
 
+# shellcheck disable=SC2034
 SSH_WAIT=300
 
 host_addr() { echo 127.0.0.1; }
