@@ -41,6 +41,11 @@ select_lab() {
 require_lab() {
   select_lab "$1"
   [ -n "$KIND" ] || die "no lab '$1' here ($LAB_ROOT/$1); lab/up --name $1 makes one"
+  load_kind
+}
+load_kind() {
+  # shellcheck source=lib/base.sh
+  . "$LAB_SRC/lib/base.sh"
   # shellcheck source=/dev/null
   . "$LAB_SRC/lib/$KIND.sh"
 }

@@ -21,31 +21,10 @@ check_kind() {
 }
 
 lab_start() {
-  ACCEL=$(find_accel)
+  ACCEL=$(vm_accel "$BASE")
   save_lab
 }
 lab_stop() { :; }
-
-# KVM where it works: a /dev/kvm that opens may still fail once a guest runs, so boot the base's kernel for a moment.
-find_accel() {
-  local log=$DIR/kvm.log pid
-  if [ -w /dev/kvm ]; then
-    timeout -k 1 10 qemu-system-x86_64 -accel kvm -cpu host -m 512 -nodefaults -display none -no-reboot -serial "file:$log" \
-      -kernel "$BASE/vmlinuz" -append "console=ttyS0 panic=-1" </dev/null >/dev/null 2>&1 9>&- &
-    pid=$!
-    while kill -0 $pid 2>/dev/null; do
-      # without a disk the kernel gets as far as looking for its root, and panics; that is far enough
-      if grep -qs 'Unable to mount root' "$log"; then break; fi
-      sleep 0.2
-    done
-    kill -9 $pid 2>/dev/null || true
-    wait $pid 2>/dev/null || true
-    if grep -qs 'Unable to mount root' "$log"; then rm -f "$log"; echo kvm; return; fi
-    rm -f "$log"
-    say "lab: KVM does not work here; emulating (slower)"
-  fi
-  echo tcg
-}
 
 host_create() { # fresh disk, with its seed
   local h=$DIR/h$1
@@ -65,15 +44,15 @@ seed_network() {
 mac() { printf '52:54:00:00:%s:%02x' "$1" "$2"; }
 
 host_on() {
-  local i=$1 h=$DIR/h$1 try port pid cpu=max accel=tcg,thread=multi,tb-size=1024
-  if [ "$ACCEL" = kvm ]; then accel=kvm cpu=host; fi
+  local i=$1 h=$DIR/h$1 try port pid
   for try in $(seq 20); do
     port=$(cat "$h/port" 2>/dev/null || free_port)
     # the wire between the hosts is named after the first host's port, which no other lab has
     [ -f "$DIR/wire" ] || echo $((port + 10000)) > "$DIR/wire"
-    setsid qemu-system-x86_64 -name "soc-lab-$NAME-h$i" -accel "$accel" -cpu $cpu -smp 2 -m "$MEMORY" -nodefaults -display none \
+    # shellcheck disable=SC2046  # words
+    setsid qemu-system-x86_64 -name "soc-lab-$NAME-h$i" $(vm_machine "$ACCEL") -m "$MEMORY" -nodefaults -display none \
       -kernel "$BASE/vmlinuz" -initrd "$BASE/initrd" \
-      -append "root=/dev/vda rw console=ttyS0 apparmor=1 security=apparmor lsm=apparmor systemd.machine_id=$(cat "$h/machine-id") systemd.condition_first_boot=no" \
+      -append "$VM_CMDLINE systemd.machine_id=$(cat "$h/machine-id")" \
       -drive "file=$h/disk.qcow2,format=qcow2,if=virtio,cache=unsafe,discard=unmap" \
       -drive "file=$h/seed.tar,format=raw,if=virtio,readonly=on" \
       -netdev "user,id=outer,ipv6=off,hostfwd=tcp:127.0.0.1:$port-:22" -device "virtio-net-pci,netdev=outer,mac=$(mac 76 "$i"),romfile=" \
