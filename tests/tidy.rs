@@ -8,7 +8,24 @@ use std::path::{Path, PathBuf};
 /// Module -> the modules it may use (docs/ARCHITECTURE.md, DESIGN "where code lives").
 const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &[]),
-    ("command", &["cli", "project", "resolve", "resource", "composite", "facts", "shell", "secret", "transport", "engine", "event", "report", "diagnostic"]),
+    (
+        "command",
+        &[
+            "cli",
+            "project",
+            "resolve",
+            "resource",
+            "composite",
+            "facts",
+            "shell",
+            "secret",
+            "transport",
+            "engine",
+            "event",
+            "report",
+            "diagnostic",
+        ],
+    ),
     ("project", &["secret", "diagnostic"]),
     ("resolve", &["project", "composite", "resource", "facts", "secret", "shell", "diagnostic"]),
     ("composite", &["resource", "facts", "secret", "shell"]),
