@@ -167,3 +167,28 @@ fn the_probe_sees_a_rule_added_by_hand() {
     let refused = listed(&text, &format!("nft add rule inet soc_provision input accept && ! sh -c {} 2>&1", crate::shell::quote(&persist)));
     assert!(refused.unwrap().contains("not the wanted ones"));
 }
+
+/// The claims of the module's documentation, under a real kernel.
+#[test]
+fn the_rules_mean_what_they_say() {
+    let text = rules(serde_json::json!({
+        "published": [{ "port": 8080 }, { "port": 9300, "from": ["10.9.0.3"], "interface": "vout" }],
+        "host": [{ "port": 7001 }],
+    }));
+    if listed(&text, "command -v python3 ip || :").is_none_or(|tools| tools.lines().count() < 2) {
+        eprintln!("skipped: needs python3 and ip");
+        return;
+    }
+    let out = std::process::Command::new("unshare")
+        .args(["-n", "-m", "sh", "-c", include_str!("netns_test.sh")])
+        .env("RULES", &text)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{printed}\n{}", String::from_utf8_lossy(&out.stderr));
+    let (without, with) = printed.split_once("# with\n").unwrap();
+    assert!(!without.contains("closed"), "the control must be open everywhere: {without}");
+    let closed: Vec<&str> = with.lines().filter_map(|line| line.strip_suffix(" closed")).collect();
+    assert_eq!(closed, ["unlisted", "limited-from-other", "host-unlisted", "straight-to-container", "container-to-host"], "{with}");
+    assert!(with.ends_with("nat kept\n"));
+}
