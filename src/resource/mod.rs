@@ -6,7 +6,9 @@
 
 pub mod check;
 pub mod interview;
+pub mod firewall;
 pub mod observe;
+mod own_file;
 pub mod plan;
 
 use std::fmt;
@@ -113,7 +115,7 @@ pub enum Claim {
     ComposeProject(String),
     /// A port that a container publishes on the host: address (`0.0.0.0`), port, `tcp` or `udp`, owner.
     PublishedPort { address: String, port: u16, protocol: String, owner: String },
-    /// A port that the firewall lets in from anywhere.
+    /// A published port that the firewall lets in, from anywhere or from where its rule says.
     AllowedPort { port: u16, protocol: String },
     /// A subnet of a Docker network.
     Subnet { cidr: String, owner: String },
@@ -286,4 +288,4 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 }
 
 /// All base kinds. A new kind adds its module above and its line here.
-pub const KINDS: &[KindEntry] = &[];
+pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
