@@ -5,8 +5,8 @@
 //! one file beside this one and one line in the `kinds!` list below.
 
 pub mod check;
-pub mod interview;
 pub mod firewall;
+pub mod interview;
 pub mod observe;
 mod own_file;
 pub mod plan;

@@ -73,7 +73,10 @@ fn ten_tasks_and_five_hundred_cost_three_round_trips() {
 #[test]
 fn every_login_shell_and_every_way_to_root_works() {
     let Some(lab) = Lab::containers(2, &[]) else { return };
-    let project = Project::new(&[("playbooks/p.yml", "- hosts: lab\n  tasks:\n    - copy: {dest: \"/root/from-{{ansible_user}}\", content: \"x\\n\"}\n")]);
+    let project = Project::new(&[(
+        "playbooks/p.yml",
+        "- hosts: lab\n  tasks:\n    - copy: {dest: \"/root/from-{{ansible_user}}\", content: \"x\\n\"}\n",
+    )]);
     project.write("pass", "lab-sudo-pw\n");
     let inventory = lab.inventory();
     for user in ["root", "ops", "deploy", "fishy", "tcshy", "dashy", "noisy"] {
@@ -88,7 +91,10 @@ fn every_login_shell_and_every_way_to_root_works() {
     // Through a jump host that is the only way there.
     soc(project.dir.path(), &["apply", "p.yml", "-i", inventory.to_str().unwrap(), "-l", "j2", "-e", "ansible_user=ops"]);
     project.write("wrong", "not-the-password\n");
-    let wrong = soc(project.dir.path(), &["apply", "p.yml", "-i", inventory.to_str().unwrap(), "-l", "h1", "-e", "ansible_user=deploy", "--become-password-file", "wrong"]);
+    let wrong = soc(
+        project.dir.path(),
+        &["apply", "p.yml", "-i", inventory.to_str().unwrap(), "-l", "h1", "-e", "ansible_user=deploy", "--become-password-file", "wrong"],
+    );
     assert_eq!(wrong.code, 2, "{}", wrong.all());
     let none = soc(project.dir.path(), &["apply", "p.yml", "-i", inventory.to_str().unwrap(), "-l", "h1", "-e", "ansible_user=plain"]);
     assert_eq!(none.code, 2, "{}", none.all());
@@ -125,7 +131,10 @@ fn hosts_that_fail_do_not_keep_others_from_being_served() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = listener.local_addr().unwrap().port();
     let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let project = Project::new(&[("playbooks/p.yml", "- hosts: all\n  tasks:\n    - copy: {dest: /root/served, content: \"{{inventory_hostname}}\\n\"}\n")]);
+    let project = Project::new(&[(
+        "playbooks/p.yml",
+        "- hosts: all\n  tasks:\n    - copy: {dest: /root/served, content: \"{{inventory_hostname}}\\n\"}\n",
+    )]);
     let address = lab.sh("h1", "hostname -I").split(' ').next().unwrap().to_owned();
     let key = lab.key();
     let known = std::fs::read_to_string(lab.inventory().with_file_name("known_hosts")).unwrap();
@@ -142,7 +151,10 @@ fn hosts_that_fail_do_not_keep_others_from_being_served() {
     assert_eq!((class("silent"), class("refused"), class("nowhere")), ("tcp".into(), "tcp".into(), "dns".into()));
     assert_eq!(lab.sh("h1", "cat /root/served"), "good");
     // A changed host key: the same address under another host's key.
-    project.write("inventory/known_hosts", &format!("{address} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGh3Y4cC4E8x3+6m8kXo6s0H1uGQk6w5VxM6mB1sBv5t\n"));
+    project.write(
+        "inventory/known_hosts",
+        &format!("{address} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGh3Y4cC4E8x3+6m8kXo6s0H1uGQk6w5VxM6mB1sBv5t\n"),
+    );
     let changed = soc(project.dir.path(), &["apply", "p.yml", "-l", "good"]);
     assert_eq!(changed.code, 4, "{}", changed.all());
     assert!(changed.stderr.contains("known_hosts"), "{}", changed.stderr);
