@@ -18,6 +18,10 @@ pub mod observe;
 mod own_file;
 pub mod plan;
 pub mod template;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod file_tests;
 
 use std::fmt;
 
