@@ -6,22 +6,27 @@
 
 pub mod argument;
 pub mod check;
+pub mod command;
 pub mod copy;
 pub mod directory;
 pub mod file;
+#[cfg(test)]
+mod file_tests;
 pub mod firewall;
 pub mod fragment;
+pub mod group;
 pub mod interview;
 pub mod lineinfile;
 pub mod managed;
 pub mod observe;
 mod own_file;
+pub mod package;
 pub mod plan;
+pub mod service;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
-#[cfg(test)]
-mod file_tests;
+pub mod user;
 
 use std::fmt;
 
@@ -319,6 +324,13 @@ impl KindEntry {
 }
 
 fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
+    use serde_json::Value;
+    // Serde would fill a struct's fields from a list, one after the other.
+    let arguments = match (arguments, K::SHORTHAND) {
+        (map @ Value::Object(_), _) => map,
+        (bare @ (Value::String(_) | Value::Array(_)), Some(field)) => Value::Object([(field.to_owned(), bare)].into_iter().collect()),
+        _ => return Err(BuildError::from(format!("`{}` takes arguments, each with its name", K::NAME))),
+    };
     let kind: K = serde_path_to_error::deserialize(arguments).map_err(|error| {
         let path = error.path().to_string();
         let field = (path != ".").then_some(path);
@@ -329,10 +341,16 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 
 /// All base kinds. A new kind adds its module above and its line here.
 pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<command::Command>(),
     KindEntry::of::<copy::Copy>(),
     KindEntry::of::<directory::Directory>(),
     KindEntry::of::<file::File>(),
     KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<group::Group>(),
     KindEntry::of::<lineinfile::LineInFile>(),
+    KindEntry::of::<package::Package>(),
+    KindEntry::of::<service::Service>(),
+    KindEntry::of::<service::Systemd>(),
     KindEntry::of::<template::Template>(),
+    KindEntry::of::<user::User>(),
 ];
