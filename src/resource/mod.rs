@@ -5,9 +5,11 @@
 //! one file beside this one and one line in the `kinds!` list below.
 
 pub mod argument;
+pub mod authorized_key;
 pub mod check;
 pub mod command;
 pub mod copy;
+pub mod cron;
 pub mod directory;
 pub mod file;
 #[cfg(test)]
@@ -15,17 +17,25 @@ mod file_tests;
 pub mod firewall;
 pub mod fragment;
 pub mod group;
+pub mod hostname;
 pub mod interview;
+pub mod kernel_module;
 pub mod lineinfile;
 pub mod managed;
 pub mod observe;
+pub mod openpgp;
 mod own_file;
 pub mod package;
 pub mod plan;
+pub mod reboot;
+pub mod repository;
 pub mod service;
+pub mod sysctl;
+pub mod systemd_unit;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod timer;
 pub mod user;
 
 use std::fmt;
@@ -341,16 +351,25 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 
 /// All base kinds. A new kind adds its module above and its line here.
 pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<authorized_key::AuthorizedKey>(),
     KindEntry::of::<command::Command>(),
     KindEntry::of::<copy::Copy>(),
+    KindEntry::of::<cron::Cron>(),
     KindEntry::of::<directory::Directory>(),
     KindEntry::of::<file::File>(),
     KindEntry::of::<firewall::Firewall>(),
     KindEntry::of::<group::Group>(),
+    KindEntry::of::<hostname::Hostname>(),
+    KindEntry::of::<kernel_module::KernelModule>(),
     KindEntry::of::<lineinfile::LineInFile>(),
     KindEntry::of::<package::Package>(),
+    KindEntry::of::<reboot::Reboot>(),
+    KindEntry::of::<repository::Repository>(),
     KindEntry::of::<service::Service>(),
+    KindEntry::of::<sysctl::Sysctl>(),
     KindEntry::of::<service::Systemd>(),
+    KindEntry::of::<systemd_unit::SystemdUnit>(),
     KindEntry::of::<template::Template>(),
+    KindEntry::of::<timer::Timer>(),
     KindEntry::of::<user::User>(),
 ];
