@@ -1,6 +1,4 @@
 //! Loading: files -> a [`Project`], typed, located, still unrendered. No network.
-
-pub mod vault;
 //!
 //! Every problem of the files is reported in one run. What can be judged only with a host's
 //! variables and facts is left to `resolve/`.
@@ -21,6 +19,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 pub mod variables;
+pub mod vault;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
