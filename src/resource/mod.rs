@@ -6,6 +6,11 @@
 
 pub mod check;
 pub mod compose;
+pub mod compose_release;
+pub mod docker_archive;
+pub mod docker_image;
+pub mod docker_network;
+pub mod docker_volume;
 pub mod observe;
 pub mod plan;
 
@@ -252,4 +257,8 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 }
 
 /// All base kinds. A new kind adds its module above and its line here.
-pub const KINDS: &[KindEntry] = &[];
+pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<docker_image::DockerImage>(),
+    KindEntry::of::<docker_network::DockerNetwork>(),
+    KindEntry::of::<docker_volume::DockerVolume>(),
+];

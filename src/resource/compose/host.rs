@@ -23,8 +23,8 @@ pub struct HostState {
     pub releases: BTreeSet<String>,
     /// Files below `files/`, `live/` and `secrets/`.
     pub files: BTreeMap<String, FileState>,
-    /// Files below `live/` that are not what the current release put there.
-    pub stale: BTreeSet<String>,
+    /// Files below `live/` that are what the current release put there, and where it took them from.
+    pub live: BTreeMap<String, String>,
     /// Jobs that were done: name and digest.
     pub jobs: BTreeMap<String, String>,
     /// Migrations that were done.
@@ -62,7 +62,7 @@ for d in jobs migrations; do for j in $d/*; do [ -f "$j" ] && { IFS= read -r l <
 find files live secrets ! -type d -printf 'F %m %U %G %p\n' 2>/dev/null
 find files ${c:+"$c/compose.yml"} -type f -exec sha256sum {} + 2>/dev/null | while read -r s p; do printf 'D %s %s\n' "$s" "$p"; done
 [ -f secrets/.sums ] && sha256sum -c secrets/.sums 2>/dev/null | while IFS= read -r l; do [ "${l%: OK}" != "$l" ] && printf 'D ok %s\n' "${l%: OK}"; done
-[ -n "$c" ] && [ -f "$c/live" ] && while read -r to from; do cmp -s "$to" "$from" || printf 'L %s\n' "$to"; done <"$c/live"
+[ -n "$c" ] && [ -f "$c/live" ] && while read -r to from; do cmp -s "$to" "$from" && printf 'L %s %s\n' "$to" "$from"; done <"$c/live"
 exit 0
 "#,
         &["{}"],
@@ -116,7 +116,7 @@ pub fn parse(output: &str) -> Result<HostState, String> {
                 }
             }
             "L" => {
-                state.stale.insert(rest.to_owned());
+                state.live.insert(word().to_owned(), word().to_owned());
             }
             _ => return Err(strange()),
         }
@@ -130,13 +130,13 @@ mod tests {
 
     #[test]
     fn a_directory_is_read_and_garbage_refused() {
-        let state = parse("E\nC 1a\npin 2b 1700000000 ann@laptop by hand\nfailed 3c 5\nR releases/1a\nJ jobs/admin d1\nJ migrations/m1 x\nF 644 0 0 files/aa/web.conf\nD abcd files/aa/web.conf\nF 400 1000 1000 secrets/bb/db\nD ok secrets/bb/db\nD ffff releases/1a/compose.yml\nL live/web/x").unwrap();
+        let state = parse("E\nC 1a\npin 2b 1700000000 ann@laptop by hand\nfailed 3c 5\nR releases/1a\nJ jobs/admin d1\nJ migrations/m1 x\nF 644 0 0 files/aa/web.conf\nD abcd files/aa/web.conf\nF 400 1000 1000 secrets/bb/db\nD ok secrets/bb/db\nD ffff releases/1a/compose.yml\nL live/web/x files/aa/x").unwrap();
         assert_eq!(state.current.as_deref(), Some("1a"));
         assert_eq!(state.pin, Some(Pin { release: "2b".into(), when: 1_700_000_000, who: "ann@laptop by hand".into() }));
         assert_eq!(state.files["files/aa/web.conf"], FileState { mode: 0o644, uid: 0, gid: 0, digest: "abcd".into() });
         assert_eq!(state.files["secrets/bb/db"].digest, "ok");
         assert_eq!(state.compose.as_deref(), Some("ffff"));
-        assert_eq!((state.stale.len(), state.jobs["admin"].as_str(), state.migrations.len()), (1, "d1", 1));
+        assert_eq!((state.live["live/web/x"].as_str(), state.jobs["admin"].as_str(), state.migrations.len()), ("files/aa/x", "d1", 1));
         assert_eq!(parse("").unwrap(), HostState::default());
         assert!(parse("rubbish").is_err());
     }

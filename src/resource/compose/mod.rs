@@ -4,11 +4,13 @@
 
 pub mod compare;
 pub mod container;
+pub mod harden;
 pub mod host;
 pub mod interpolate;
 pub mod model;
 pub mod preflight;
 pub mod render;
+pub mod script;
 pub mod service;
 pub mod stack;
 pub mod units;

@@ -47,16 +47,18 @@ pub struct Release {
 /// Renders while it collects what the paths turn out to need.
 struct Renderer<'a> {
     stack: &'a Stack,
+    on_host: &'a BTreeMap<String, String>,
     fingerprint: &'a dyn Fn(&Text) -> Result<Fingerprint, String>,
     release: Release,
 }
 
 impl Release {
-    /// Renders a stack. `fingerprint` identifies texts with secrets.
+    /// Renders a stack. `fingerprint` identifies texts with secrets; `on_host` are digests of
+    /// seccomp profiles that other resources lay at absolute paths ([`Stack::host_profiles`]).
     ///
     /// # Errors
     /// What `fingerprint` says, for example that a secret is not known.
-    pub fn render(stack: &Stack, fingerprint: &dyn Fn(&Text) -> Result<Fingerprint, String>) -> Result<Self, String> {
+    pub fn render(stack: &Stack, on_host: &BTreeMap<String, String>, fingerprint: &dyn Fn(&Text) -> Result<Fingerprint, String>) -> Result<Self, String> {
         let release = Self {
             id: String::new(),
             compose: String::new(),
@@ -67,7 +69,7 @@ impl Release {
             environment: BTreeMap::new(),
             labels: BTreeMap::new(),
         };
-        Renderer { stack, fingerprint, release }.render()
+        Renderer { stack, on_host, fingerprint, release }.render()
     }
 }
 
@@ -136,8 +138,10 @@ impl Renderer<'_> {
         }
         if let Some(Value::Array(options)) = map.get_mut("security_opt") {
             for option in options {
-                let profile = option.as_str().and_then(|text| text.strip_prefix("seccomp:./")).map(str::to_owned);
-                if let Some(profile) = profile {
+                let profile = option.as_str().and_then(|text| text.strip_prefix("seccomp:")).map(str::to_owned);
+                if let Some(digest) = profile.as_ref().and_then(|profile| self.on_host.get(profile)) {
+                    inputs.insert(format!("seccomp:{}", profile.unwrap_or_default()), digest.chars().take(16).collect());
+                } else if let Some(profile) = profile.as_deref().and_then(|profile| profile.strip_prefix("./")) {
                     let (path, digest) = self.place(&format!("./{profile}"))?;
                     *option = json!(format!("seccomp:{path}"));
                     inputs.insert(format!("seccomp:{profile}"), digest);
@@ -412,7 +416,7 @@ configs: {inline: {content: 'a=1'}}
         let mut digests = KeyedDigests::default();
         digests.insert(name("db_password"), inputs.db.to_owned());
         digests.insert(name("token"), inputs.token.to_owned());
-        Release::render(&stack, &|text| text.fingerprint(&digests).map_err(|error| error.to_string())).unwrap()
+        Release::render(&stack, &BTreeMap::new(), &|text| text.fingerprint(&digests).map_err(|error| error.to_string())).unwrap()
     }
 
     fn touched(change: impl FnOnce(&mut Inputs)) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::model::Model;
+use super::model::{Model, items};
 use super::service::Service;
 use crate::secret::{SecretName, Text};
 
@@ -147,6 +147,14 @@ impl Stack {
             let rest = dest.strip_prefix(path)?;
             (rest.is_empty() || rest.starts_with('/')).then_some((rest, file))
         })
+    }
+
+    /// Seccomp profiles that other resources lay on the host, by absolute path. Docker's client reads
+    /// them once, when it makes a container, so their content belongs to the service's inputs.
+    #[must_use]
+    pub fn host_profiles(&self) -> BTreeSet<String> {
+        let options = self.model.services().flat_map(|(_, service)| items(service.get("security_opt")));
+        options.filter_map(|option| Some(option.as_str()?.strip_prefix("seccomp:")?.to_owned())).filter(|path| path.starts_with('/')).collect()
     }
 
     /// Absolute paths on the host that services mount and the stack does not make: service, path.
