@@ -1,1 +1,3 @@
 //! Loading: files -> a [`Project`], typed, located, still unrendered. No network.
+
+pub mod vault;
