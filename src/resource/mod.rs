@@ -6,6 +6,12 @@
 
 pub mod check;
 pub mod claims;
+pub mod compose;
+pub mod compose_release;
+pub mod docker_archive;
+pub mod docker_image;
+pub mod docker_network;
+pub mod docker_volume;
 pub mod firewall;
 pub mod interview;
 pub mod observe;
@@ -289,4 +295,9 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 }
 
 /// All base kinds. A new kind adds its module above and its line here.
+pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<docker_image::DockerImage>(),
+    KindEntry::of::<docker_network::DockerNetwork>(),
+    KindEntry::of::<docker_volume::DockerVolume>(),
+];
 pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
