@@ -9,6 +9,9 @@ pub mod firewall;
 pub mod observe;
 mod own_file;
 pub mod plan;
+mod running;
+pub mod seccomp_profile;
+mod source_text;
 
 use std::fmt;
 
@@ -253,4 +256,4 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 }
 
 /// All base kinds. A new kind adds its module above and its line here.
-pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
+pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>(), KindEntry::of::<seccomp_profile::SeccompProfile>()];
