@@ -4,6 +4,7 @@
 //! what was read, what to change ([`Resource::plan`]); it never talks to a host. Adding a kind is
 //! one file beside this one and one line in the `kinds!` list below.
 
+pub mod apparmor_profile;
 pub mod check;
 pub mod firewall;
 pub mod observe;
@@ -256,4 +257,8 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 }
 
 /// All base kinds. A new kind adds its module above and its line here.
-pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>(), KindEntry::of::<seccomp_profile::SeccompProfile>()];
+pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<apparmor_profile::AppArmorProfile>(),
+    KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<seccomp_profile::SeccompProfile>(),
+];
