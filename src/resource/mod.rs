@@ -13,6 +13,8 @@ pub mod plan;
 mod running;
 pub mod seccomp_profile;
 mod source_text;
+pub mod sshd_config;
+pub mod sudoers;
 
 use std::fmt;
 
@@ -261,4 +263,6 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<apparmor_profile::AppArmorProfile>(),
     KindEntry::of::<firewall::Firewall>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
+    KindEntry::of::<sshd_config::SshdConfig>(),
+    KindEntry::of::<sudoers::Sudoers>(),
 ];
