@@ -5,6 +5,7 @@
 //! one file beside this one and one line in the `kinds!` list below.
 
 pub mod apparmor_profile;
+pub mod audit_rules;
 pub mod check;
 pub mod firewall;
 pub mod observe;
@@ -261,6 +262,7 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 /// All base kinds. A new kind adds its module above and its line here.
 pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<apparmor_profile::AppArmorProfile>(),
+    KindEntry::of::<audit_rules::AuditRules>(),
     KindEntry::of::<firewall::Firewall>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
     KindEntry::of::<sshd_config::SshdConfig>(),
