@@ -7,7 +7,9 @@
 pub mod apparmor_profile;
 pub mod audit_rules;
 pub mod check;
+pub mod claims;
 pub mod firewall;
+pub mod interview;
 pub mod observe;
 mod own_file;
 pub mod plan;
@@ -107,10 +109,16 @@ pub enum Severity {
 pub enum Claim {
     /// A file or directory.
     Path(String),
-    /// Everything in a directory: files there that nobody declared are drift.
-    OwnedDirectory(String),
+    /// A place of which the project knows everything: what is there and not declared is drift.
+    Owns(Place),
+    /// Something undeclared that is known and accepted: `user[ubuntu]`.
+    Accepts { what: String, reason: String, until: Option<String> },
+    /// A public key that may log in as a user: the base64 part.
+    AuthorizedKey { user: String, key: String },
     /// A user account.
     User(String),
+    /// A Docker network or volume by name.
+    DockerObject(String),
     /// A Compose project's containers, networks and volumes.
     ComposeProject(String),
     /// A port that a container publishes on the host: address (`0.0.0.0`), port, `tcp` or `udp`, owner.
@@ -125,6 +133,34 @@ pub enum Claim {
     Timer(String),
     /// A reservation on the host, for preflight: CPUs in thousandths, memory in bytes.
     Reservation { owner: String, milli_cpus: u64, memory: u64 },
+}
+
+/// A place on a host that a project may own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Docker containers.
+    Containers,
+    /// Docker networks, but Docker's own three.
+    Networks,
+    /// Docker volumes.
+    Volumes,
+    /// Sockets that listen on more than loopback.
+    Ports,
+    /// Users with a login shell.
+    Users,
+    /// Keys in users' `authorized_keys`.
+    AuthorizedKeys,
+    /// Jobs in `/etc/cron.d`, that no package brought, and users' crontabs.
+    Cron,
+    /// Timers in `/etc/systemd/system`.
+    Timers,
+    /// nftables tables, but Docker's.
+    NftTables,
+    /// Files in `/etc/sudoers.d`.
+    Sudoers,
+    /// Files below a directory.
+    Directory(String),
 }
 
 /// Looks up what a task refers to on the controller: its role's files and templates.
