@@ -4,6 +4,8 @@
 //! what was read, what to change ([`Resource::plan`]); it never talks to a host. Adding a kind is
 //! one file beside this one and one line in the `kinds!` list below.
 
+pub mod apparmor_profile;
+pub mod audit_rules;
 pub mod check;
 pub mod claims;
 pub mod compose;
@@ -17,6 +19,11 @@ pub mod interview;
 pub mod observe;
 mod own_file;
 pub mod plan;
+mod running;
+pub mod seccomp_profile;
+mod source_text;
+pub mod sshd_config;
+pub mod sudoers;
 
 use std::fmt;
 
@@ -301,3 +308,10 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<docker_volume::DockerVolume>(),
 ];
 pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
+    KindEntry::of::<apparmor_profile::AppArmorProfile>(),
+    KindEntry::of::<audit_rules::AuditRules>(),
+    KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<seccomp_profile::SeccompProfile>(),
+    KindEntry::of::<sshd_config::SshdConfig>(),
+    KindEntry::of::<sudoers::Sudoers>(),
+];
