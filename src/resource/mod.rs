@@ -5,6 +5,7 @@
 //! one file beside this one and one line in the `kinds!` list below.
 
 pub mod check;
+pub mod interview;
 pub mod observe;
 pub mod plan;
 

@@ -149,6 +149,8 @@ pub struct Step {
     pub uploads: Vec<Upload>,
     /// Run as this user instead of root.
     pub user: Option<String>,
+    /// The script makes the host reboot: the engine waits for a new boot, as long as the deadline says.
+    pub reboots: bool,
 }
 
 /// Exit status of a step whose precondition does not hold: the host moved on since the plan.
@@ -165,7 +167,7 @@ impl Step {
     /// A step with the default deadline.
     #[must_use]
     pub fn new(title: impl Into<String>, script: Script) -> Self {
-        Self { title: title.into(), script, deadline: STEP_DEADLINE, survives: false, uploads: Vec::new(), user: None }
+        Self { title: title.into(), script, deadline: STEP_DEADLINE, survives: false, uploads: Vec::new(), user: None, reboots: false }
     }
 
     /// With another deadline.
