@@ -24,6 +24,8 @@ enum Piece {
     Code(String),
     /// A shell pipeline that prints the text: `printf %s BASE64 | base64 -d`.
     Payload(Text),
+    /// `eval '...'`: a script of its own, whose syntax errors stay inside.
+    Eval(Script),
 }
 
 /// POSIX `sh` code, possibly with payloads that contain secrets.
@@ -78,13 +80,21 @@ impl Script {
         self
     }
 
+    /// Appends `eval` of another script: a syntax error in it (a user's code) ends the subshell
+    /// around it and not the whole script.
+    #[must_use]
+    pub fn eval(mut self, inner: Self) -> Self {
+        self.pieces.push(Piece::Eval(inner));
+        self
+    }
+
     /// Appends another script.
     #[must_use]
     pub fn append(mut self, other: Self) -> Self {
         for piece in other.pieces {
             match piece {
                 Piece::Code(code) => self.push(code),
-                Piece::Payload(text) => self.pieces.push(Piece::Payload(text)),
+                other => self.pieces.push(other),
             }
         }
         self
@@ -106,6 +116,7 @@ impl Script {
             .iter()
             .flat_map(|piece| match piece {
                 Piece::Payload(text) => text.secrets(),
+                Piece::Eval(script) => script.secrets(),
                 Piece::Code(_) => Vec::new(),
             })
             .collect();
@@ -134,6 +145,11 @@ impl Script {
                     let encoded = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(value.as_bytes()));
                     Zeroizing::new(format!("printf %s '{}' | base64 -d", &*encoded))
                 }
+                Piece::Eval(script) => {
+                    let code = script.fill(vault)?;
+                    let quoted = Zeroizing::new(quote(&code));
+                    Zeroizing::new(format!("eval {}", &*quoted))
+                }
             });
         }
         let mut out = Zeroizing::new(String::with_capacity(filled.iter().map(|part| part.len()).sum()));
@@ -151,6 +167,7 @@ impl Script {
             .map(|piece| match piece {
                 Piece::Code(code) => code.clone(),
                 Piece::Payload(text) => format!("payload <<{text}>>"),
+                Piece::Eval(script) => format!("eval {}", quote(&script.shown())),
             })
             .collect()
     }

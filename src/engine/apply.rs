@@ -364,6 +364,7 @@ impl HostRun {
             in_shell: false,
             user: step.user.clone(),
             keep: KEEP_OUTPUT,
+            unstoppable: false,
         }
     }
 
@@ -579,8 +580,7 @@ impl HostRun {
             self.replan(&[handler.task]).await?;
             self.apply_task(handler.task, true).await?;
             self.drain().await?;
-            let mut frame = Frame::new(journal::paid(&names));
-            frame.block = None;
+            let frame = Frame { unstoppable: true, ..Frame::new(journal::paid(&names)) };
             self.session()?.submit(frame).await.map_err(|error| session_failure("noting that a handler ran", &error))?;
         }
         Ok(())

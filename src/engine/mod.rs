@@ -13,6 +13,7 @@ pub mod lock;
 pub mod plan;
 pub mod program;
 pub mod survive;
+pub mod undeclared;
 pub mod verify;
 
 use std::collections::BTreeMap;

@@ -86,7 +86,11 @@ impl HostRun {
         }
         let last = journal::Last { result: result.to_owned(), ..self.job.last.clone() };
         let script = journal::finish(&last).append(crate::engine::survive::clean(&last.run));
-        self.session()?.submit(Frame::new(script)).await.map(Some).map_err(|error| session_failure("recording the run", &error))
+        self.session()?
+            .submit(Frame { unstoppable: true, ..Frame::new(script) })
+            .await
+            .map(Some)
+            .map_err(|error| session_failure("recording the run", &error))
     }
 
     /// Tries all checks together until each has passed or its time is over.

@@ -5,8 +5,10 @@
 //! one file beside this one and one line in the `kinds!` list below.
 
 pub mod check;
+pub mod firewall;
 pub mod interview;
 pub mod observe;
+mod own_file;
 pub mod plan;
 
 use std::fmt;
@@ -99,15 +101,21 @@ pub enum Severity {
 pub enum Claim {
     /// A file or directory.
     Path(String),
-    /// Everything in a directory: files there that nobody declared are drift.
-    OwnedDirectory(String),
+    /// A place of which the project knows everything: what is there and not declared is drift.
+    Owns(Place),
+    /// Something undeclared that is known and accepted: `user[ubuntu]`.
+    Accepts { what: String, reason: String, until: Option<String> },
+    /// A public key that may log in as a user: the base64 part.
+    AuthorizedKey { user: String, key: String },
     /// A user account.
     User(String),
+    /// A Docker network or volume by name.
+    DockerObject(String),
     /// A Compose project's containers, networks and volumes.
     ComposeProject(String),
     /// A port that a container publishes on the host: address (`0.0.0.0`), port, `tcp` or `udp`, owner.
     PublishedPort { address: String, port: u16, protocol: String, owner: String },
-    /// A port that the firewall lets in from anywhere.
+    /// A published port that the firewall lets in, from anywhere or from where its rule says.
     AllowedPort { port: u16, protocol: String },
     /// A subnet of a Docker network.
     Subnet { cidr: String, owner: String },
@@ -117,6 +125,34 @@ pub enum Claim {
     Timer(String),
     /// A reservation on the host, for preflight: CPUs in thousandths, memory in bytes.
     Reservation { owner: String, milli_cpus: u64, memory: u64 },
+}
+
+/// A place on a host that a project may own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Docker containers.
+    Containers,
+    /// Docker networks, but Docker's own three.
+    Networks,
+    /// Docker volumes.
+    Volumes,
+    /// Sockets that listen on more than loopback.
+    Ports,
+    /// Users with a login shell.
+    Users,
+    /// Keys in users' `authorized_keys`.
+    AuthorizedKeys,
+    /// Jobs in `/etc/cron.d`, that no package brought, and users' crontabs.
+    Cron,
+    /// Timers in `/etc/systemd/system`.
+    Timers,
+    /// nftables tables, but Docker's.
+    NftTables,
+    /// Files in `/etc/sudoers.d`.
+    Sudoers,
+    /// Files below a directory.
+    Directory(String),
 }
 
 /// Looks up what a task refers to on the controller: its role's files and templates.
@@ -252,4 +288,4 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 }
 
 /// All base kinds. A new kind adds its module above and its line here.
-pub const KINDS: &[KindEntry] = &[];
+pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
