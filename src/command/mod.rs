@@ -14,6 +14,7 @@ mod run;
 mod saved;
 mod secrets;
 mod verify;
+mod secrets;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -26,6 +27,7 @@ use crate::diagnostic::Exit;
 /// Parses the arguments, runs the command, and says how it ended.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    crate::secret::harden_process();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -44,6 +46,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Init(arguments) => init::run(arguments),
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
+    match cli.command {
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Secrets(arguments) => secrets::run(&arguments),
+        _ => Exit::Bug,
     }
 }
 
