@@ -14,7 +14,6 @@ mod run;
 mod saved;
 mod secrets;
 mod verify;
-mod secrets;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -48,7 +47,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Completions(arguments) => completions::run(arguments),
     match cli.command {
         Command::Completions(arguments) => completions::run(&arguments),
-        Command::Secrets(arguments) => secrets::run(&arguments),
+        Command::Secrets(arguments) => secrets::run(arguments),
         _ => Exit::Bug,
     }
 }
