@@ -9,6 +9,16 @@ pub mod check;
 pub mod copy;
 pub mod directory;
 pub mod file;
+pub mod apparmor_profile;
+pub mod audit_rules;
+pub mod check;
+pub mod claims;
+pub mod compose;
+pub mod compose_release;
+pub mod docker_archive;
+pub mod docker_image;
+pub mod docker_network;
+pub mod docker_volume;
 pub mod firewall;
 pub mod fragment;
 pub mod interview;
@@ -22,6 +32,11 @@ pub mod template;
 pub(crate) mod testing;
 #[cfg(test)]
 mod file_tests;
+mod running;
+pub mod seccomp_profile;
+mod source_text;
+pub mod sshd_config;
+pub mod sudoers;
 
 use std::fmt;
 
@@ -335,4 +350,15 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<firewall::Firewall>(),
     KindEntry::of::<lineinfile::LineInFile>(),
     KindEntry::of::<template::Template>(),
+    KindEntry::of::<docker_image::DockerImage>(),
+    KindEntry::of::<docker_network::DockerNetwork>(),
+    KindEntry::of::<docker_volume::DockerVolume>(),
+];
+pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
+    KindEntry::of::<apparmor_profile::AppArmorProfile>(),
+    KindEntry::of::<audit_rules::AuditRules>(),
+    KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<seccomp_profile::SeccompProfile>(),
+    KindEntry::of::<sshd_config::SshdConfig>(),
+    KindEntry::of::<sudoers::Sudoers>(),
 ];
