@@ -58,6 +58,9 @@ pub fn lint(project: &Project) -> Vec<Diagnostic> {
             vars.values().for_each(|node| lint.variable(node));
         }
     }
+    for items in project.used_task_files() {
+        lint.items(&items, false);
+    }
     for (name, _) in project.inventory.iter() {
         for source in project.host_vars(name) {
             // Hosts of a group share its variables.
@@ -116,11 +119,6 @@ impl Lint<'_> {
             }
             Action::Fail(Some(node)) | Action::Debug { message: Some(node), .. } => self.node(node),
             Action::IncludeRole(used) => used.params.values().for_each(|node| self.node(node)),
-            Action::IncludeTasks(file) => {
-                if let Ok(items) = self.project.task_file(&self.project.find_tasks(file.as_str().unwrap_or_default(), &file.at.file, None)) {
-                    self.items(&items, verify);
-                }
-            }
             _ => {}
         }
     }

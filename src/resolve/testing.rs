@@ -57,11 +57,17 @@ impl Kind for TestKind {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct TestResource {
     name: String,
-    pub(super) summary: String,
-    pub(super) text: Option<Text>,
+    summary: String,
+    text: Option<Text>,
+}
+
+impl std::fmt::Debug for TestResource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.summary)?;
+        self.text.as_ref().map_or(Ok(()), |text| write!(f, " text={text}"))
+    }
 }
 
 impl Resource for TestResource {
@@ -74,8 +80,7 @@ impl Resource for TestResource {
     }
 
     fn plan(&self, _: &View<'_>) -> Result<Plan, Undecided> {
-        let text = self.text.as_ref().map(ToString::to_string).unwrap_or_default();
-        Ok(Plan::in_sync().note(format!("{}|{text}", self.summary)))
+        Ok(Plan::in_sync())
     }
 
     fn secrets(&self) -> Vec<SecretName> {
