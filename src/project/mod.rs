@@ -1,4 +1,6 @@
 //! Loading: files -> a [`Project`], typed, located, still unrendered. No network.
+
+pub mod leaks;
 //!
 //! Every problem of the files is reported in one run. What can be judged only with a host's
 //! variables and facts is left to `resolve/`.
@@ -19,6 +21,7 @@ pub mod task;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod variables;
+pub mod vault;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
