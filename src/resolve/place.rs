@@ -52,18 +52,21 @@ fn plain(trouble: &Trouble) -> Diagnostic {
 fn inside(text: &str, at: &Location, (line, column): (usize, usize)) -> Location {
     let Some(source) = text.lines().nth(at.line as usize - 1) else { return at.clone() };
     let rest: String = source.chars().skip(at.column as usize - 1).collect();
+    // The reader puts a block scalar where its content starts, on a line after the `|`.
+    let block = text.lines().take(at.line as usize - 1).filter(|line| !line.trim().is_empty()).last().is_some_and(opens_literal);
     let place = match rest.chars().next() {
-        Some('|' | '>') => {
-            let body = at.line as usize;
-            let Some(first) = text.lines().skip(body).find(|line| !line.trim().is_empty()) else { return at.clone() };
-            let indent = first.len() - first.trim_start().len();
-            Location { line: to_u32(body + line), column: to_u32(indent + column), length: 1, file: Arc::clone(&at.file) }
-        }
-        Some('"' | '\'') if line == 1 => Location { column: at.column + to_u32(column), length: 1, ..at.clone() },
+        Some('"' | '\'') if line == 1 && !block => Location { column: at.column + to_u32(column), length: 1, ..at.clone() },
         _ if line == 1 => Location { column: at.column + to_u32(column) - 1, length: 1, ..at.clone() },
+        _ if block => Location { line: at.line + to_u32(line) - 1, column: at.column + to_u32(column) - 1, length: 1, file: Arc::clone(&at.file) },
         _ => return at.clone(),
     };
     Location { length: expression_length(text, &place), ..place }
+}
+
+/// Whether a line ends with the header of a literal block: `key: |`, `- |2-`.
+fn opens_literal(line: &str) -> bool {
+    let line = line.split(" #").next().unwrap_or(line).trim_end();
+    line.rsplit([' ', '-']).next().is_some_and(|word| word.starts_with('|')) || line.trim_end_matches(['+', '-']).ends_with('|')
 }
 
 /// The length of the `{{...}}` at a place.

@@ -186,13 +186,14 @@ fn other_hosts_are_seen_through_the_inventory() {
 
 #[test]
 fn mistakes_have_a_place_and_advice() {
+    let mut wrong = Vec::new();
     for (text, expected) in [
         ("- test_kind: \"{{prot}}\"", "playbooks/prod.yml:3:19: `prot` is not defined [did you mean `port`?]"),
         ("- test_kind: x {{ansible_default_ipv4.adress}}", "playbooks/prod.yml:3:20: `ansible_default_ipv4.adress` is not defined [did you mean `address`?]"),
         ("- test_kind: |\n    a\n    b {{nope}}", "playbooks/prod.yml:5:11: `nope` is not defined [define it, pass it with `-e`, or write `default nope \"...\"`]"),
         ("- test_kind: '{{#if nope}}x{{/if}}'", "playbooks/prod.yml:3:19: `nope` is not defined"),
         ("- test_kind: 'x{{groups}}'", "playbooks/prod.yml:3:20: `groups` is a mapping, not text [write `{{to_json groups}}`"),
-        ("- test_kind: '{{ port | default(1) }}'", "playbooks/prod.yml:3:19: this is not a Handlebars template [this is a Jinja filter"),
+        ("- test_kind: '{{ port | default(1) }}'", "playbooks/prod.yml:3:27: this is not a Handlebars template [this is a Jinja filter"),
         ("- test_kind: '{{#if port}}'", "playbooks/prod.yml:3:"),
         ("- test_kind: '{{uper site}}'", "playbooks/prod.yml:3:19: there is no function `uper` [did you mean `upper`?]"),
         ("- test_kind: x\n  when: port == 80", "playbooks/prod.yml:4:13: this is not a Handlebars expression [write `eq port 80`]"),
@@ -206,20 +207,23 @@ fn mistakes_have_a_place_and_advice() {
         ("- test_kind:\n    name: x\n    mode: 0o644", "playbooks/prod.yml:5:15: `mode` of `test_kind`: invalid type: integer `420`, expected a string [quote it, with the leading zero: `\"0644\"`]"),
         ("- test_kind: {count: 1}", "playbooks/prod.yml:3:7: `test_kind` needs `name`"),
         ("- test_kind: bad", "playbooks/prod.yml:3:7: `name` of `test_kind`: it is bad [be good]"),
-        ("- test_kind: {name: x, template: nope}", "playbooks/prod.yml:3:40: `template` of `test_kind`: there is no file `playbooks/templates/nope` or `templates/nope`"),
+        ("- test_kind: {name: x, template: nope}", "playbooks/prod.yml:3:38: `template` of `test_kind`: there is no file `playbooks/templates/nope` or `templates/nope`"),
         ("- test_kind: '{{secret \"db\"}}'", "playbooks/prod.yml:3:18: a secret is not allowed here, in `name` [`test_kind` takes secrets in: content]"),
-        ("- test_kind: {name: x, content: '{{upper (secret \"db\")}}'}", "playbooks/prod.yml:3:40: `upper` cannot be applied to a secret"),
+        ("- test_kind: {name: x, content: '{{upper (secret \"db\")}}'}", "playbooks/prod.yml:3:38: `upper` cannot be applied to a secret"),
         ("- test_kind: x\n  notify: restrat", "playbooks/prod.yml:3:7: there is no handler `restrat`"),
         ("- test_kind: x\n  loop: 5", "playbooks/prod.yml:4:13: a loop needs a list, not a number"),
-        ("- assert: {that: [eq site \"prod\"], msg: wrong site}", "playbooks/prod.yml:3:25: wrong site (host `web1`)"),
-        ("- fail: {msg: no}", "playbooks/prod.yml:3:7: no []"),
+        ("- assert: {that: [eq site \"prod\"], msg: wrong site}", "playbooks/prod.yml:3:23: wrong site (host `web1`)"),
+        ("- fail: {msg: stop}", "playbooks/prod.yml:3:7: stop []"),
         ("- test_kind: '{{a}}'\n  vars: {a: '{{b}}', b: '{{c}}', c: '{{a}}'}", "variable `a` needs itself: `a` -> `b` -> `c` -> `a`"),
         ("- test_kind: '{{a}}'\n  vars: {a: '{{nope}}'}", "playbooks/prod.yml:4:18: `nope` is not defined (needed by `a`)"),
         ("- test_kind: '{{#eq a b}}x{{/eq}}'", "playbooks/prod.yml:3:19: there is no block `eq` [write `{{#if (eq a b)}}`]"),
     ] {
         let found = problems(text);
-        assert!(found.iter().any(|problem| problem.contains(expected)), "{text}\nexpected {expected}\nfound {found:#?}");
+        if !found.iter().any(|problem| problem.contains(expected)) {
+            wrong.push(format!("{text}\nexpected {expected}\nfound {found:#?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
