@@ -298,5 +298,5 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<docker_image::DockerImage>(),
     KindEntry::of::<docker_network::DockerNetwork>(),
     KindEntry::of::<docker_volume::DockerVolume>(),
+    KindEntry::of::<firewall::Firewall>(),
 ];
-pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
