@@ -93,7 +93,7 @@ impl Access {
 
     async fn try_open(&self, terminal: bool, words: &impl FirstWords) -> Result<Opened, Refusal> {
         let start = Start::new(&self.privilege, self.root_login);
-        let (command, inside) = start.command(words.inside().as_ref().map(|text| text.as_str()));
+        let (command, inside) = start.command(words.inside().as_ref().map(|text| text.as_str()), terminal);
         let mut shell = match &self.link {
             Link::Local => ShellChannel::local(&command)
                 .map_err(|error| Refusal::Failed(Failure::new(FailureClass::Bug, format!("cannot start `/bin/sh`: {error}"))))?,

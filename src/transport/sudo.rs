@@ -38,8 +38,9 @@ impl Start {
     /// The command in plain words: any login shell (bash, dash, fish, tcsh) takes it alike.
     ///
     /// `first` is code to run at once: OpenSSH takes no input before the command has started, so
-    /// what travels inside the command saves a round trip. `sudo` would write it to the log.
-    pub(super) fn command(&self, first: Option<&str>) -> (String, bool) {
+    /// what travels inside the command saves a round trip. `sudo` would write it to the log. On a
+    /// terminal the shell gets a pipe, since it would be interactive else.
+    pub(super) fn command(&self, first: Option<&str>, terminal: bool) -> (String, bool) {
         let nonce = &self.nonce;
         let how = match (self.sudo, &self.password) {
             (false, _) => String::new(),
@@ -51,7 +52,8 @@ impl Start {
             let code = base64::engine::general_purpose::STANDARD.encode(code);
             format!("eval \"$(echo {code} | base64 -d)\"; ")
         });
-        (format!("exec {how}/bin/sh -c 'echo; echo {nonce} hello $$; {run}exec /bin/sh'"), first.is_some())
+        let shell = if terminal { "cat | /bin/sh" } else { "exec /bin/sh" };
+        (format!("exec {how}/bin/sh -c 'echo; echo {nonce} hello $$; {run}{shell}'"), first.is_some())
     }
 
     /// Reads up to the greeting and answers `sudo`.
@@ -222,7 +224,7 @@ mod tests {
         let (_dir, prefix) = fake_sudo(body);
         let password = password.map(|text| Zeroizing::new(text.to_owned()));
         let start = Start::new(&Privilege::Sudo { password }, false);
-        let mut shell = ShellChannel::local(&(prefix + &start.command(Some("echo never")).0)).unwrap();
+        let mut shell = ShellChannel::local(&(prefix + &start.command(Some("echo never"), false).0)).unwrap();
         tokio::time::timeout(Duration::from_secs(20), start.greet(&mut shell)).await.unwrap()
     }
 
