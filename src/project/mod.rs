@@ -1,7 +1,4 @@
 //! Loading: files -> a [`Project`], typed, located, still unrendered. No network.
-
-pub mod leaks;
-pub mod vault;
 //!
 //! Every problem of the files is reported in one run. What can be judged only with a host's
 //! variables and facts is left to `resolve/`.
@@ -12,6 +9,7 @@ pub mod hosts;
 pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
+pub mod leaks;
 mod locate;
 pub mod lower;
 pub mod playbook;
@@ -22,6 +20,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 pub mod variables;
+pub mod vault;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};

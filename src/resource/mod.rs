@@ -10,6 +10,7 @@ pub mod interview;
 pub mod observe;
 mod own_file;
 pub mod plan;
+pub mod secret;
 
 use std::fmt;
 
@@ -288,4 +289,4 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 }
 
 /// All base kinds. A new kind adds its module above and its line here.
-pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
+pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>(), KindEntry::of::<secret::Secret>()];
