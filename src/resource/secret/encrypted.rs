@@ -46,9 +46,9 @@ pub(super) struct EncryptedSecret {
 /// The file's name if the path is directly in [`RAM`] and fit for a credential's name.
 pub(super) fn file_in_memory(path: &str) -> Result<String, BuildError> {
     let file = path.strip_prefix(RAM).and_then(|rest| rest.strip_prefix('/'));
-    let fine =
+    let well_named =
         |file: &&str| !file.starts_with(['.', '-']) && file.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    let file = file.filter(fine).ok_or_else(|| {
+    let file = file.filter(well_named).ok_or_else(|| {
         BuildError::field("path", format!("`{path}` is not a file directly in `{RAM}`"))
             .hint("with `at_rest: encrypted` the plaintext is in memory only; mount it from there")
     })?;

@@ -175,20 +175,20 @@ mod tests {
         Text::secret(SecretName::parse("db").unwrap()).fingerprint(&digests).unwrap().as_str().to_owned()
     }
 
-    fn seen(recorded: &str, intact: bool) -> Option<SecretFileState> {
-        Some(SecretFileState { recorded: Some(recorded.to_owned()), intact })
+    fn seen(recorded: &str, intact: bool) -> SecretFileState {
+        SecretFileState { recorded: Some(recorded.to_owned()), intact }
     }
 
     #[test]
     fn what_is_recorded_and_intact_is_in_sync() {
         let resource = resource("/etc/x", State::Present);
         let whole = |mode| Some(state(mode, PathKind::File));
-        assert!(plan(&resource, whole(0o400), seen(&fingerprint(), true)).unwrap().is_in_sync());
-        for other in [seen(&fingerprint(), false), seen("other", true), Some(SecretFileState { recorded: None, intact: false })] {
-            let plan = plan(&resource, whole(0o400), other).unwrap();
+        assert!(plan(&resource, whole(0o400), Some(seen(&fingerprint(), true))).unwrap().is_in_sync());
+        for other in [seen(&fingerprint(), false), seen("other", true), SecretFileState { recorded: None, intact: false }] {
+            let plan = plan(&resource, whole(0o400), Some(other)).unwrap();
             assert_eq!(plan.changes.iter().map(|change| change.field.as_str()).collect::<Vec<_>>(), ["content"]);
         }
-        let plan = plan(&resource, whole(0o644), seen(&fingerprint(), true)).unwrap();
+        let plan = plan(&resource, whole(0o644), Some(seen(&fingerprint(), true))).unwrap();
         assert_eq!(plan.changes[0].field, "mode");
         assert!(plan.steps[0].script.secrets().is_empty());
     }
@@ -200,7 +200,7 @@ mod tests {
             Err(Undecided::Refused(_))
         ));
         assert!(plan(&resource("/etc/x", State::Absent), None, None).unwrap().is_in_sync());
-        let removal = plan(&resource("/etc/x", State::Absent), Some(state(0o400, PathKind::File)), seen("x", true)).unwrap();
+        let removal = plan(&resource("/etc/x", State::Absent), Some(state(0o400, PathKind::File)), Some(seen("x", true))).unwrap();
         assert_eq!(removal.steps.len(), 1);
         assert!(resource("/etc/x", State::Absent).secrets().is_empty());
     }
@@ -227,7 +227,7 @@ mod tests {
         let record = records.join(secret_record(&path).rsplit_once('/').unwrap().1);
         let text = std::fs::read_to_string(&record).unwrap();
         assert_eq!(text, format!("{}\n{}\n", fingerprint(), crate::secret::sha256(b"it's $(id)\nvalue\n")));
-        let again = plan(&resource, Some(state(0o400, PathKind::File)), seen("other", true)).unwrap();
+        let again = plan(&resource, Some(state(0o400, PathKind::File)), Some(seen("other", true))).unwrap();
         assert_eq!(run(&again), 97);
         std::fs::write(&record, text.replace(&fingerprint(), "other")).unwrap();
         assert_eq!(run(&again), 0);
