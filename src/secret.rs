@@ -316,6 +316,55 @@ impl Masker {
         }
         out
     }
+
+    /// As [`Masker::mask`], for bytes of any kind: what is not UTF-8 stays as it is. No value can
+    /// hide across an invalid byte, since values are UTF-8 themselves.
+    #[must_use]
+    pub fn mask_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            out.extend_from_slice(self.mask(chunk.valid()).as_bytes());
+            out.extend_from_slice(chunk.invalid());
+        }
+        out
+    }
+
+    /// Where to cut bytes at or before `at`, so that what stays before the cut ends in no
+    /// beginning of a secret.
+    #[must_use]
+    pub fn cut_before(&self, bytes: &[u8], at: usize) -> usize {
+        self.straddling(bytes, at, |span, cut| span.start.min(cut))
+    }
+
+    /// Where to cut bytes at or after `at`, so that what stays after the cut begins with no end of
+    /// a secret.
+    #[must_use]
+    pub fn cut_after(&self, bytes: &[u8], at: usize) -> usize {
+        self.straddling(bytes, at, |span, cut| span.end.max(cut))
+    }
+
+    /// Moves a cut until no secret lies across it.
+    fn straddling(&self, bytes: &[u8], at: usize, moved: impl Fn(&std::ops::Range<usize>, usize) -> usize) -> usize {
+        let mut cut = at;
+        loop {
+            let before = cut;
+            for pattern in &self.patterns {
+                let pattern = pattern.as_bytes();
+                let from = cut.saturating_sub(pattern.len() - 1);
+                let until = (cut + pattern.len() - 1).min(bytes.len());
+                for (index, window) in bytes[from..until].windows(pattern.len()).enumerate() {
+                    let span = from + index..from + index + pattern.len();
+                    if window == pattern && span.start < cut && cut < span.end {
+                        cut = moved(&span, cut);
+                        break;
+                    }
+                }
+            }
+            if cut == before {
+                return cut;
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Masker {
@@ -370,6 +419,15 @@ fn base64_inside(value: &[u8], shift: usize, engine: &impl base64::Engine) -> Ze
     let whole = (padded.len() / 3) * 4;
     let end = whole.max(skip).min(text.len());
     Zeroizing::new(text[skip.min(end)..end].to_owned())
+}
+
+/// Keeps this process's memory, which may come to hold secrets, out of core dumps and from other
+/// processes of the same user. Called first thing; what the system refuses is not an error, since
+/// nothing worse than the default follows.
+pub fn harden_process() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Lower-case hex of bytes.

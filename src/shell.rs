@@ -24,6 +24,10 @@ enum Piece {
     Code(String),
     /// A shell pipeline that prints the text: `printf %s BASE64 | base64 -d`.
     Payload(Text),
+    /// The same for bytes that are no text.
+    Bytes(Vec<u8>),
+    /// `eval '...'`: a script of its own, whose syntax errors stay inside.
+    Eval(Script),
 }
 
 /// POSIX `sh` code, possibly with payloads that contain secrets.
@@ -78,13 +82,28 @@ impl Script {
         self
     }
 
+    /// Appends a pipeline that prints these bytes on stdout.
+    #[must_use]
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.pieces.push(Piece::Bytes(bytes.to_vec()));
+        self
+    }
+
+    /// Appends `eval` of another script: a syntax error in it (a user's code) ends the subshell
+    /// around it and not the whole script.
+    #[must_use]
+    pub fn eval(mut self, inner: Self) -> Self {
+        self.pieces.push(Piece::Eval(inner));
+        self
+    }
+
     /// Appends another script.
     #[must_use]
     pub fn append(mut self, other: Self) -> Self {
         for piece in other.pieces {
             match piece {
                 Piece::Code(code) => self.push(code),
-                Piece::Payload(text) => self.pieces.push(Piece::Payload(text)),
+                other => self.pieces.push(other),
             }
         }
         self
@@ -106,7 +125,8 @@ impl Script {
             .iter()
             .flat_map(|piece| match piece {
                 Piece::Payload(text) => text.secrets(),
-                Piece::Code(_) => Vec::new(),
+                Piece::Eval(script) => script.secrets(),
+                Piece::Code(_) | Piece::Bytes(_) => Vec::new(),
             })
             .collect();
         names.sort();
@@ -134,6 +154,14 @@ impl Script {
                     let encoded = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(value.as_bytes()));
                     Zeroizing::new(format!("printf %s '{}' | base64 -d", &*encoded))
                 }
+                Piece::Bytes(bytes) => {
+                    Zeroizing::new(format!("printf %s '{}' | base64 -d", base64::engine::general_purpose::STANDARD.encode(bytes)))
+                }
+                Piece::Eval(script) => {
+                    let code = script.fill(vault)?;
+                    let quoted = Zeroizing::new(quote(&code));
+                    Zeroizing::new(format!("eval {}", &*quoted))
+                }
             });
         }
         let mut out = Zeroizing::new(String::with_capacity(filled.iter().map(|part| part.len()).sum()));
@@ -151,6 +179,8 @@ impl Script {
             .map(|piece| match piece {
                 Piece::Code(code) => code.clone(),
                 Piece::Payload(text) => format!("payload <<{text}>>"),
+                Piece::Bytes(bytes) => format!("payload of {} bytes", bytes.len()),
+                Piece::Eval(script) => format!("eval {}", quote(&script.shown())),
             })
             .collect()
     }

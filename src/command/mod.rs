@@ -1,1 +1,60 @@
-//! To come.
+//! Commands: one file each, composing the phases.
+
+mod adhoc;
+mod apply;
+mod bootstrap;
+mod check;
+mod completions;
+mod drive;
+mod facts;
+mod init;
+mod inventory;
+mod plan;
+mod run;
+mod saved;
+mod secrets;
+mod verify;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::diagnostic::Exit;
+
+/// Parses the arguments, runs the command, and says how it ended.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    crate::secret::harden_process();
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Fine };
+        }
+    };
+    match &cli.command {
+        Command::Apply(arguments) => apply::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Inventory(arguments) => inventory::run(arguments),
+        Command::Facts(arguments) => facts::run(arguments),
+        Command::Exec(arguments) => facts::exec(arguments),
+        Command::Init(arguments) => init::run(arguments),
+        Command::Bootstrap(arguments) => bootstrap::run(arguments),
+        Command::Secrets(arguments) => secrets::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
+    }
+}
+
+/// Prints data to stdout; a reader that went away is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Prints a message to stderr.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

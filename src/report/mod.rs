@@ -1,1 +1,53 @@
-//! To come.
+//! Showing: every report is a fold over the engine's events, so they cannot disagree.
+
+pub mod capture;
+pub mod json;
+pub mod recap;
+pub mod terminal;
+
+use std::io::IsTerminal as _;
+
+/// Whether to use colour on a stream: only on a terminal, and not against the user's wish
+/// (`NO_COLOR`, <https://no-color.org>).
+#[must_use]
+pub fn colour_on_stdout() -> bool {
+    std::io::stdout().is_terminal() && wants_colour()
+}
+
+/// As [`colour_on_stdout`], for stderr.
+#[must_use]
+pub fn colour_on_stderr() -> bool {
+    std::io::stderr().is_terminal() && wants_colour()
+}
+
+fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// ANSI colours as Ansible uses them.
+#[derive(Clone, Copy)]
+pub enum Paint {
+    Green,
+    Yellow,
+    Cyan,
+    Red,
+    Bold,
+    Dim,
+}
+
+/// Text in a colour, if colours are wanted.
+#[must_use]
+pub fn paint(on: bool, paint: Paint, text: &str) -> String {
+    if !on {
+        return text.to_owned();
+    }
+    let code = match paint {
+        Paint::Green => "32",
+        Paint::Yellow => "33",
+        Paint::Cyan => "36",
+        Paint::Red => "31",
+        Paint::Bold => "1",
+        Paint::Dim => "2",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}

@@ -5,17 +5,41 @@
 //! one file beside this one and one line in the `kinds!` list below.
 
 pub mod apparmor_profile;
+pub mod argument;
 pub mod audit_rules;
 pub mod check;
+pub mod claims;
+pub mod command;
+pub mod compose;
+pub mod compose_release;
+pub mod copy;
+pub mod directory;
+pub mod docker_archive;
+pub mod docker_image;
+pub mod docker_network;
+pub mod docker_volume;
+pub mod file;
+#[cfg(test)]
+mod file_tests;
 pub mod firewall;
+pub mod fragment;
+pub mod interview;
+pub mod lineinfile;
+pub mod managed;
 pub mod observe;
 mod own_file;
+pub mod package;
 pub mod plan;
 mod running;
 pub mod seccomp_profile;
+pub mod service;
 mod source_text;
 pub mod sshd_config;
 pub mod sudoers;
+pub mod sysctl;
+pub mod template;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 
@@ -107,10 +131,16 @@ pub enum Severity {
 pub enum Claim {
     /// A file or directory.
     Path(String),
-    /// Everything in a directory: files there that nobody declared are drift.
-    OwnedDirectory(String),
+    /// A place of which the project knows everything: what is there and not declared is drift.
+    Owns(Place),
+    /// Something undeclared that is known and accepted: `user[ubuntu]`.
+    Accepts { what: String, reason: String, until: Option<String> },
+    /// A public key that may log in as a user: the base64 part.
+    AuthorizedKey { user: String, key: String },
     /// A user account.
     User(String),
+    /// A Docker network or volume by name.
+    DockerObject(String),
     /// A Compose project's containers, networks and volumes.
     ComposeProject(String),
     /// A port that a container publishes on the host: address (`0.0.0.0`), port, `tcp` or `udp`, owner.
@@ -127,6 +157,34 @@ pub enum Claim {
     Reservation { owner: String, milli_cpus: u64, memory: u64 },
 }
 
+/// A place on a host that a project may own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Docker containers.
+    Containers,
+    /// Docker networks, but Docker's own three.
+    Networks,
+    /// Docker volumes.
+    Volumes,
+    /// Sockets that listen on more than loopback.
+    Ports,
+    /// Users with a login shell.
+    Users,
+    /// Keys in users' `authorized_keys`.
+    AuthorizedKeys,
+    /// Jobs in `/etc/cron.d`, that no package brought, and users' crontabs.
+    Cron,
+    /// Timers in `/etc/systemd/system`.
+    Timers,
+    /// nftables tables, but Docker's.
+    NftTables,
+    /// Files in `/etc/sudoers.d`.
+    Sudoers,
+    /// Files below a directory.
+    Directory(String),
+}
+
 /// Looks up what a task refers to on the controller: its role's files and templates.
 pub trait Sources {
     /// The bytes of `files/NAME` of the task's role (or beside the playbook).
@@ -140,6 +198,34 @@ pub trait Sources {
     /// # Errors
     /// As for [`Sources::file`].
     fn file_path(&self, name: &str) -> Result<std::path::PathBuf, String>;
+
+    /// Size in bytes and SHA-256 in hex of `files/NAME`, without holding it in memory.
+    ///
+    /// # Errors
+    /// As for [`Sources::file`].
+    fn file_digest(&self, name: &str) -> Result<(u64, String), String> {
+        use sha2::Digest as _;
+        let Ok(path) = self.file_path(name) else {
+            let bytes = self.file(name)?;
+            return Ok((bytes.len() as u64, crate::secret::sha256(&bytes)));
+        };
+        let mut hash = sha2::Sha256::new();
+        let copied = std::fs::File::open(&path).and_then(|mut file| {
+            let mut buffer = vec![0; 1 << 16];
+            let mut size = 0;
+            loop {
+                let read = std::io::Read::read(&mut file, &mut buffer)?;
+                if read == 0 {
+                    return Ok(size);
+                }
+                hash.update(&buffer[..read]);
+                size += read as u64;
+            }
+        });
+        copied
+            .map(|size| (size, crate::secret::hex(&hash.finalize())))
+            .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))
+    }
 
     /// Paths of all files below `files/NAME` or `templates/NAME`, relative to it, sorted.
     ///
@@ -263,8 +349,20 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<apparmor_profile::AppArmorProfile>(),
     KindEntry::of::<audit_rules::AuditRules>(),
+    KindEntry::of::<command::CommandSpec>(),
+    KindEntry::of::<copy::Copy>(),
+    KindEntry::of::<directory::Directory>(),
+    KindEntry::of::<docker_image::DockerImage>(),
+    KindEntry::of::<docker_network::DockerNetwork>(),
+    KindEntry::of::<docker_volume::DockerVolume>(),
+    KindEntry::of::<file::File>(),
     KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<lineinfile::LineInFile>(),
+    KindEntry::of::<package::PackageSpec>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
+    KindEntry::of::<service::ServiceSpec>(),
     KindEntry::of::<sshd_config::SshdConfig>(),
     KindEntry::of::<sudoers::Sudoers>(),
+    KindEntry::of::<sysctl::SysctlSpec>(),
+    KindEntry::of::<template::Template>(),
 ];

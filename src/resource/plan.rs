@@ -61,6 +61,20 @@ impl Plan {
         self
     }
 
+    /// Adds all of another plan: a resource that is made of parts plans them one after the other.
+    /// Of two guards or validations the first is kept.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.changes.extend(other.changes);
+        self.steps.extend(other.steps);
+        self.validate = self.validate.or(other.validate);
+        self.guard = self.guard.or(other.guard);
+        self.effects.extend(other.effects);
+        self.notes.extend(other.notes);
+        self.unchecked |= other.unchecked;
+        self
+    }
+
     /// Adds a note.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {
@@ -149,6 +163,8 @@ pub struct Step {
     pub uploads: Vec<Upload>,
     /// Run as this user instead of root.
     pub user: Option<String>,
+    /// The script makes the host reboot: the engine waits for a new boot, as long as the deadline says.
+    pub reboots: bool,
 }
 
 /// Exit status of a step whose precondition does not hold: the host moved on since the plan.
@@ -165,7 +181,7 @@ impl Step {
     /// A step with the default deadline.
     #[must_use]
     pub fn new(title: impl Into<String>, script: Script) -> Self {
-        Self { title: title.into(), script, deadline: STEP_DEADLINE, survives: false, uploads: Vec::new(), user: None }
+        Self { title: title.into(), script, deadline: STEP_DEADLINE, survives: false, uploads: Vec::new(), user: None, reboots: false }
     }
 
     /// With another deadline.

@@ -1,14 +1,31 @@
 //! The transport: connections to hosts, one privileged shell on each, scripts on its stdin.
 
+mod access;
+mod auth;
+mod capture;
+mod connection;
+mod connector;
+mod dial;
+mod frame;
+mod hop;
+mod host_keys;
+mod keys;
+mod known_hosts;
+mod pump;
+mod session;
+mod shell_channel;
+mod ssh_config;
+mod sudo;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+mod upload;
+
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::diagnostic::Failure;
-use crate::resource::plan::Upload;
-use crate::secret::{Masker, Vault};
 use crate::shell::Script;
 
 /// Where a host is and how to get in.
@@ -71,6 +88,8 @@ pub struct Frame {
     pub in_shell: bool,
     /// Run as this user, by `runuser`.
     pub user: Option<String>,
+    /// Runs even after [`Session::stop`]: what a run must still write down.
+    pub unstoppable: bool,
     /// How much of stdout to keep, in bytes: the head and the tail. More is drained and dropped.
     pub keep: usize,
 }
@@ -79,7 +98,7 @@ impl Frame {
     /// A frame that runs regardless of others, for 60 seconds at most.
     #[must_use]
     pub fn new(script: Script) -> Self {
-        Self { script, deadline: Duration::from_secs(60), block: None, in_shell: false, user: None, keep: 1 << 20 }
+        Self { script, deadline: Duration::from_secs(60), block: None, in_shell: false, user: None, unstoppable: false, keep: 1 << 20 }
     }
 }
 
@@ -111,92 +130,19 @@ pub enum SessionError {
     Missing(#[from] crate::secret::MissingSecret),
 }
 
-pub use stub::{Connector, PendingReply, Session};
-
-/// Replaced by the real thing.
-mod stub {
-    use super::*;
-
-    /// Makes connections; holds what they share: keys, agent, limits of logins at a time.
-    #[derive(Default)]
-    pub struct Connector {}
-
-    impl Connector {
-        /// Connects, logs in, becomes root, and waits for the shell's greeting.
-        pub async fn connect(&self, _target: &Target) -> Result<Session, Failure> {
-            unimplemented!()
-        }
-    }
-
-    /// A privileged shell on a host.
-    pub struct Session {}
-
-    /// A frame that was sent and not answered yet.
-    pub struct PendingReply {}
-
-    impl PendingReply {
-        /// Waits for the answer.
-        pub async fn wait(self) -> Result<Output, SessionError> {
-            unimplemented!()
-        }
-    }
-
-    impl Session {
-        /// Sends a frame without waiting for its answer; waits only while 8 frames or 256 KiB are
-        /// unanswered (DESIGN 8.4). Frames run in the order sent.
-        pub async fn submit(&self, _frame: Frame) -> Result<PendingReply, SessionError> {
-            unimplemented!()
-        }
-
-        /// Sends a frame and waits for its answer.
-        pub async fn run(&self, frame: Frame) -> Result<Output, SessionError> {
-            self.submit(frame).await?.wait().await
-        }
-
-        /// Times the caller waited for the host since the shell was open. Waiting for a frame that
-        /// was sent before an earlier wait ended costs nothing: it travelled with that one.
-        pub fn round_trips(&self) -> usize {
-            unimplemented!()
-        }
-
-        /// Lets a failed block's later frames run again is never needed: blocks have new numbers.
-        /// The next unused block number.
-        pub fn new_block(&self) -> u32 {
-            unimplemented!()
-        }
-
-        /// Sends a file by SFTP (or `cat`, where there is none) and verifies it on the host.
-        pub async fn upload(&self, _upload: &Upload, _progress: &(dyn Fn(u64) + Send + Sync)) -> Result<(), Failure> {
-            unimplemented!()
-        }
-
-        /// A TCP connection from the host.
-        pub async fn tunnel(&self, _address: &str, _port: u16) -> Result<Box<dyn Stream>, Failure> {
-            unimplemented!()
-        }
-
-        /// Frames that have not started are skipped from now on; the one under way goes on.
-        pub async fn stop(&self) {
-            unimplemented!()
-        }
-
-        /// Kills the frame under way and closes.
-        pub async fn kill(&self) {
-            unimplemented!()
-        }
-
-        /// Holes are filled from this vault from now on, and output is masked with its masker.
-        pub fn set_vault(&self, _vault: Arc<Vault>, _masker: Masker) {
-            unimplemented!()
-        }
-
-        /// Ends the shell and the connection.
-        pub async fn close(&self) {
-            unimplemented!()
-        }
-    }
-}
+pub use connector::{Connector, Controller};
+pub use keys::Ask;
+pub use session::{PendingReply, Session};
 
 /// A byte stream in both directions.
 pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for T {}
+
+/// The SHA-256 fingerprint of a `known_hosts` line's key, as `ssh-keygen -l` prints it.
+#[must_use]
+pub fn fingerprint_of_line(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace().skip(1);
+    let key = format!("{} {}", words.next()?, words.next()?);
+    let key = russh::keys::ssh_key::PublicKey::from_openssh(&key).ok()?;
+    Some(key.fingerprint(russh::keys::HashAlg::Sha256).to_string())
+}

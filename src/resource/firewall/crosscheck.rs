@@ -27,7 +27,9 @@ pub fn cross_check(claims: &[(ResourceId, Claim)]) -> Vec<String> {
     for ((port, protocol), owners) in &published {
         let owners = owners.iter().cloned().collect::<Vec<_>>().join(", ");
         if !guarded {
-            warnings.push(format!("port {port}/{protocol}, published by {owners}, is open to everybody: no `firewall` is declared for the host"));
+            warnings.push(format!(
+                "port {port}/{protocol}, published by {owners}, is open to everybody: no `firewall` is declared for the host"
+            ));
         } else if !allowed.contains(&(*port, *protocol)) {
             warnings.push(format!(
                 "port {port}/{protocol}, published by {owners}, is closed from outside: list it in the firewall's `published`, or publish it on 127.0.0.1"
@@ -60,7 +62,10 @@ mod tests {
     fn firewall(ports: &[u16]) -> Vec<(ResourceId, Claim)> {
         let id = ResourceId::new("firewall", "x");
         let ports = ports.iter().map(|&port| Claim::AllowedPort { port, protocol: "tcp".into() });
-        std::iter::once(Claim::NftTable(crate::resource::firewall::rules::TABLE.into())).chain(ports).map(|claim| (id.clone(), claim)).collect()
+        std::iter::once(Claim::NftTable(crate::resource::firewall::rules::TABLE.into()))
+            .chain(ports)
+            .map(|claim| (id.clone(), claim))
+            .collect()
     }
 
     #[test]

@@ -194,17 +194,25 @@ firewall:
             log_dropped: self.log_dropped,
         };
         if rules.ssh_ports.is_empty() {
-            return Err(BuildError::field("ssh.ports", "names no port, so that nobody could log in").hint("list the port that sshd listens on"));
+            return Err(
+                BuildError::field("ssh.ports", "names no port, so that nobody could log in").hint("list the port that sshd listens on")
+            );
         }
         for (index, bridge) in rules.bridges.iter().enumerate() {
             interface(bridge).map_err(|message| BuildError::field(&format!("docker_bridges[{index}]"), message))?;
         }
-        Ok(vec![Box::new(FirewallResource { state: self.state, keep_ufw: !rules.input, window: Duration::from_secs(self.guard_timeout), rules })])
+        Ok(vec![Box::new(FirewallResource {
+            state: self.state,
+            keep_ufw: !rules.input,
+            window: Duration::from_secs(self.guard_timeout),
+            rules,
+        })])
     }
 }
 
 fn networks(texts: &[String], field: &str) -> Result<Vec<Network>, BuildError> {
-    let parse = |(index, text): (usize, &String)| Network::parse(text).map_err(|message| BuildError::field(&format!("{field}[{index}]"), message));
+    let parse =
+        |(index, text): (usize, &String)| Network::parse(text).map_err(|message| BuildError::field(&format!("{field}[{index}]"), message));
     texts.iter().enumerate().map(parse).collect()
 }
 
@@ -237,12 +245,15 @@ fn way(flow: &Flow, index: usize) -> Result<Way, BuildError> {
     if way.to_host && way.out_interface.is_some() {
         return Err(BuildError::field(&field("out_interface"), "has no meaning for traffic to the host itself"));
     }
-    let all_families = |list: &[Network]| list.is_empty() || (list.iter().any(Network::is_v4) && list.iter().any(|network| !network.is_v4()));
+    let all_families =
+        |list: &[Network]| list.is_empty() || (list.iter().any(Network::is_v4) && list.iter().any(|network| !network.is_v4()));
     if !all_families(&way.from) && !all_families(&way.to) && way.from[0].is_v4() != way.to[0].is_v4() {
         return Err(BuildError::field(&field("to"), "is of another address family than `from`, so that nothing can match"));
     }
     if way.in_interface.is_none() && way.out_interface.is_none() && way.from.is_empty() && way.to.is_empty() && way.service.is_none() {
-        return Err(BuildError::field(&format!("flows[{index}]"), "would let everything through").hint("name an interface, an address or a port"));
+        return Err(
+            BuildError::field(&format!("flows[{index}]"), "would let everything through").hint("name an interface, an address or a port")
+        );
     }
     Ok(way)
 }
@@ -302,7 +313,8 @@ impl FirewallResource {
             what: "firewall rules".to_owned(),
             window: self.window,
             kind: GuardKind::Runtime { save: host::save(), revert: host::revert(), persist: host::persist(files, wanted) },
-            hint: "list the address that you connect from in `ssh.from`, and sshd's port in `ssh.ports`, or raise `guard_timeout`".to_owned(),
+            hint: "list the address that you connect from in `ssh.from`, and sshd's port in `ssh.ports`, or raise `guard_timeout`"
+                .to_owned(),
         }
     }
 

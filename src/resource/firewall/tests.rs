@@ -102,7 +102,8 @@ fn changes_are_the_lines_that_differ() {
 
 /// Loads a rule set and lists it, in a namespace of its own; `None` where that is not possible.
 fn listed(rules: &str, then: &str) -> Option<String> {
-    let possible = std::process::Command::new("unshare").args(["-n", "sh", "-c", "nft list ruleset"]).output().is_ok_and(|out| out.status.success());
+    let possible =
+        std::process::Command::new("unshare").args(["-n", "sh", "-c", "nft list ruleset"]).output().is_ok_and(|out| out.status.success());
     if !possible {
         eprintln!("skipped: needs root, unshare and nft");
         return None;

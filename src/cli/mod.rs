@@ -1,0 +1,292 @@
+//! Command line: clap structs only, no logic. Flags are Ansible's where one exists.
+
+pub mod secrets;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Provision Linux hosts over SSH: plan, apply, verify, and see drift into Docker.
+#[derive(Debug, Parser)]
+#[command(
+    name = "soc-provision",
+    version,
+    about,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start with `soc-provision init`, then `soc-provision plan lab.yml`.\nExit codes: 0 fine, 1 nothing was touched, 2 a host failed, 3 drift or changes pending, 4 a host was unreachable,\n5 a guarded change was reverted, 99 interrupted, 250 a bug."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Plan, apply and verify a playbook (or a saved plan)
+    Apply(ApplyArgs),
+    /// Show what apply would do, with diffs (`-D`)
+    Plan(PlanArgs),
+    /// Run the playbook's health checks, changing nothing
+    Verify(RunArgs),
+    /// Check the whole project offline, all errors at once
+    Check(CheckArgs),
+    /// Show the inventory: hosts, groups, variables
+    Inventory(InventoryArgs),
+    /// Show facts of hosts
+    Facts(FactsArgs),
+    /// Run a command on hosts, ad hoc
+    Exec(ExecArgs),
+    /// Start a new project that works
+    Init(InitArgs),
+    /// Keep secrets: encrypted in the project, opened only for the hosts that need them
+    Secrets(secrets::SecretsArgs),
+    /// First login to a new host: pin its key, make a sudo user with your key
+    Bootstrap(BootstrapArgs),
+    /// Print shell completions, or the manual page with `man`
+    Completions(CompletionsArgs),
+}
+
+/// Which hosts, and with which variables.
+#[derive(Debug, Args, Clone, Default)]
+pub struct InventoryOptions {
+    /// Inventory file, directory, executable, or `host1,host2,`; may be repeated
+    #[arg(short, long, value_name = "PATH")]
+    pub inventory: Vec<String>,
+    /// Only these hosts: a pattern (`web:!web2`), or `@FILE`
+    #[arg(short, long, value_name = "PATTERN")]
+    pub limit: Option<String>,
+    /// Extra variables: `key=value`, JSON, YAML, or `@FILE`; always win
+    #[arg(short, long, value_name = "VARS")]
+    pub extra_vars: Vec<String>,
+}
+
+/// How to connect.
+#[derive(Debug, Args, Clone, Default)]
+pub struct ConnectOptions {
+    /// How many hosts at a time
+    #[arg(short, long, value_name = "N")]
+    pub forks: Option<usize>,
+    /// Log in as this user
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// Become root by sudo
+    #[arg(short, long = "become")]
+    pub r#become: bool,
+    /// Ask for the sudo password
+    #[arg(short = 'K', long)]
+    pub ask_become_pass: bool,
+    /// Read the sudo password from a file
+    #[arg(long, value_name = "FILE")]
+    pub become_password_file: Option<PathBuf>,
+    /// Ask for the login password
+    #[arg(short = 'k', long)]
+    pub ask_pass: bool,
+    /// Private key to log in with
+    #[arg(long, visible_alias = "key-file", value_name = "FILE")]
+    pub private_key: Option<PathBuf>,
+    /// Seconds for connecting and logging in
+    #[arg(short = 'T', long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// What to do about unknown host keys
+    #[arg(long, value_enum, default_value_t = HostKeys::Strict)]
+    pub host_keys: HostKeys,
+    /// Identity file for the project's secrets
+    #[arg(long, value_name = "FILE", env = "SOC_PROVISION_IDENTITY", hide_env_values = true)]
+    pub identity: Vec<PathBuf>,
+    /// Say more; up to -vvvv
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// How to print the outcome
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// What to do about unknown host keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum HostKeys {
+    /// Refuse hosts that are in no known_hosts
+    #[default]
+    Strict,
+    /// Learn keys of new hosts; changed keys are still refused
+    AcceptNew,
+}
+
+/// How to print the outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document on stdout (docs/json.md)
+    Json,
+    /// Events as they happen, one JSON object a line
+    Jsonl,
+}
+
+/// What every run on a playbook takes.
+#[derive(Debug, Args, Clone)]
+pub struct RunArgs {
+    /// The playbook: a path, or a name under `playbooks/`
+    #[arg(value_name = "PLAYBOOK")]
+    pub playbook: String,
+    #[command(flatten)]
+    pub inventory: InventoryOptions,
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+    /// Only tasks with these tags
+    #[arg(short, long, value_delimiter = ',')]
+    pub tags: Vec<String>,
+    /// Not tasks with these tags
+    #[arg(long, value_delimiter = ',')]
+    pub skip_tags: Vec<String>,
+    /// Only a part of the hosts: K of N, stable by host name
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<String>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Only show what would be done (same as `plan`)
+    #[arg(short = 'C', long)]
+    pub check: bool,
+    /// Show differences of files
+    #[arg(short = 'D', long)]
+    pub diff: bool,
+    /// Show the plan and ask before applying it
+    #[arg(long)]
+    pub ask: bool,
+    /// Take the lock away from whoever holds it
+    #[arg(long)]
+    pub break_lock: bool,
+    /// Apply a release that was rolled back and pinned
+    #[arg(long)]
+    pub retry_release: bool,
+    /// Do not ask about protected hosts
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Show differences of files
+    #[arg(short = 'D', long)]
+    pub diff: bool,
+    /// Exit with 3 if there is anything to change
+    #[arg(long)]
+    pub exit_code: bool,
+    /// Save the plan for `apply FILE`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct CheckArgs {
+    /// The playbooks; all under `playbooks/` if none is named
+    pub playbooks: Vec<String>,
+    #[command(flatten)]
+    pub inventory: InventoryOptions,
+    /// Only list the hosts of each play
+    #[arg(long)]
+    pub list_hosts: bool,
+    /// Only list the tasks
+    #[arg(long)]
+    pub list_tasks: bool,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct InventoryArgs {
+    /// The playbook whose inventory is meant, if `-i` is not given
+    pub playbook: Option<String>,
+    #[command(flatten)]
+    pub inventory: InventoryOptions,
+    /// All hosts and variables, as Ansible's JSON
+    #[arg(long)]
+    pub list: bool,
+    /// Groups and hosts as a tree
+    #[arg(long)]
+    pub graph: bool,
+    /// The variables of one host
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct FactsArgs {
+    /// Hosts: a pattern
+    #[arg(default_value = "all")]
+    pub pattern: String,
+    #[command(flatten)]
+    pub inventory: InventoryOptions,
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct ExecArgs {
+    /// Hosts: a pattern
+    pub pattern: String,
+    #[command(flatten)]
+    pub inventory: InventoryOptions,
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+    /// Seconds for the command
+    #[arg(long, default_value_t = 300)]
+    pub deadline: u64,
+    /// The command, run by `sh`
+    #[arg(trailing_var_arg = true, required = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct InitArgs {
+    /// Where; must be empty or new
+    #[arg(default_value = ".")]
+    pub directory: PathBuf,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct BootstrapArgs {
+    /// Address of the new host, `[user@]host[:port]`
+    pub host: String,
+    /// Name to give it in the inventory
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Inventory file to add it to
+    #[arg(short, long, default_value = "inventory/lab.yml")]
+    pub inventory: PathBuf,
+    /// The sudo user to create
+    #[arg(long, default_value = "deploy")]
+    pub create_user: String,
+    /// Public key for the sudo user
+    #[arg(long, value_name = "FILE")]
+    pub public_key: Option<PathBuf>,
+    /// Log in with this key instead of a password
+    #[arg(long, value_name = "FILE")]
+    pub private_key: Option<PathBuf>,
+    /// The host key's fingerprint, to accept it without asking (`SHA256:...`)
+    #[arg(long)]
+    pub fingerprint: Option<String>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct CompletionsArgs {
+    /// Shell, or `man` for the manual page
+    #[arg(value_enum)]
+    pub shell: CompletionsFor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CompletionsFor {
+    Bash,
+    Zsh,
+    Fish,
+    Elvish,
+    Man,
+}

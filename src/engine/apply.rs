@@ -1,0 +1,616 @@
+//! Applying: the steps of what was planned, sent ahead, waited for only where a decision needs
+//! an answer (DESIGN 8.4).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use crate::diagnostic::{Failure, FailureClass, printable};
+use crate::engine::host::{HostRun, session_failure};
+use crate::engine::plan::{self, Decision, Planner, TaskPlan};
+use crate::engine::program::{Step as Node, TaskIndex, tasks_in};
+use crate::engine::{journal, survive};
+use crate::event::{EventKind, Outcome, ResourceReport, TaskReport};
+use crate::resource::ResourceId;
+use crate::resource::observe::Pending;
+use crate::resource::plan::{Effect, INVALID, MOVED_ON, Plan, RESTORED, Step};
+use crate::shell::Script;
+use crate::transport::{Frame, Output, PendingReply, SessionError};
+
+/// How many bytes of a step's output are kept.
+const KEEP_OUTPUT: usize = 64 << 10;
+/// How many last lines of a failed step are shown.
+const LAST_LINES: usize = 20;
+
+/// A task whose steps were sent and whose answers were not all read.
+pub struct Queued {
+    task: TaskIndex,
+    reports: Vec<ResourceReport>,
+    replies: Vec<SentStep>,
+    started: Instant,
+    handler: bool,
+}
+
+struct SentStep {
+    resource: usize,
+    title: String,
+    reply: PendingReply,
+}
+
+/// Why a walk over nodes stopped.
+pub(super) type Walk<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+
+impl HostRun {
+    /// Applies one play: everything before its handlers, then its handlers.
+    ///
+    /// # Errors
+    /// The host's failure.
+    pub async fn apply_play(&mut self, play: usize, gates: &crate::engine::gate::Gates) -> Result<(), Failure> {
+        let Some(position) = self.program.plays.iter().position(|candidate| candidate.index == play) else { return Ok(()) };
+        self.refresh_plan().await?;
+        self.refusals()?;
+        if !self.changed {
+            self.as_saved()?;
+        }
+        self.unlock().await?;
+        self.read_diffs_for_apply().await?;
+        let nodes = self.program.plays[position].nodes.clone();
+        self.send_validators(&nodes).await?;
+        let walked = self.walk(&nodes, position, gates).await;
+        let walked = match walked {
+            Ok(()) => self.drain().await,
+            failed => failed,
+        };
+        walked?;
+        self.run_handlers(position).await
+    }
+
+    async fn read_diffs_for_apply(&mut self) -> Result<(), Failure> {
+        if self.job.diff && self.diffs.is_empty() {
+            let paths = plan::paths_for_diffs(self.plans.values());
+            self.diffs = self.contents(&paths).await?;
+        }
+        Ok(())
+    }
+
+    /// The validators of everything that will change run before the first step (DESIGN 8.15), in
+    /// the same block, so that a failed one skips every step. Those that need a tool which this
+    /// run still installs run before their own step instead.
+    async fn send_validators(&mut self, nodes: &[Node]) -> Result<(), Failure> {
+        let mut installs = false;
+        let mut script = Script::new();
+        for index in tasks_in(nodes) {
+            let Some(plans) = self.plans.get(&index) else { continue };
+            for (resource, decision) in self.program.tasks[index].resources.iter().zip(plans) {
+                let Decision::Known(plan) = decision else { continue };
+                if let (Some(validate), false) = (&plan.validate, installs) {
+                    script = script.then("(\n", &[]).append(validate.clone()).then(
+                        "\n) || { r=$?; printf '%s\\n' {} >&2; exit $r; }\n",
+                        &[&format!("{} is invalid; nothing was changed", resource.id())],
+                    );
+                    self.validated.insert((index, resource.id()));
+                }
+                installs |= plan.effects.iter().any(|effect| matches!(effect, Effect::Package(_) | Effect::Docker));
+            }
+        }
+        if script.is_empty() {
+            return Ok(());
+        }
+        let session = self.session()?;
+        let frame = Frame { deadline: Duration::from_secs(120), ..Frame::new(script) };
+        let output = session.run(frame).await.map_err(|error| session_failure("validating", &error))?;
+        if output.status == 0 { Ok(()) } else { Err(step_failure("validate", &ResourceId::new("plan", &self.name), &output)) }
+    }
+
+    pub(super) fn walk<'a>(&'a mut self, nodes: &'a [Node], play: usize, gates: &'a crate::engine::gate::Gates) -> Walk<'a> {
+        Box::pin(async move {
+            for node in nodes {
+                if self.job.interrupted() {
+                    self.drain().await?;
+                    return Err(Failure::new(FailureClass::Interrupted, "interrupted before the next step"));
+                }
+                match node {
+                    Node::Task(index) => self.apply_task(*index, false).await?,
+                    Node::FlushHandlers => {
+                        self.drain().await?;
+                        self.run_handlers(play).await?;
+                    }
+                    Node::Gate(role) => {
+                        self.drain().await?;
+                        self.run_handlers(play).await?;
+                        self.pass_gate(play, role, gates).await?;
+                    }
+                    Node::Block { name, body, rescue, always } => self.walk_block(name, body, rescue, always, play, gates).await?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn walk_block(
+        &mut self,
+        name: &str,
+        body: &[Node],
+        rescue: &[Node],
+        always: &[Node],
+        play: usize,
+        gates: &crate::engine::gate::Gates,
+    ) -> Result<(), Failure> {
+        if rescue.is_empty() && always.is_empty() {
+            return self.walk(body, play, gates).await;
+        }
+        self.drain().await?;
+        let mut outcome = match self.walk(body, play, gates).await {
+            Ok(()) => self.drain().await,
+            failed => failed,
+        };
+        let rescuable = |failure: &Failure| !failure.class.is_unreachable() && failure.class != FailureClass::Interrupted;
+        if outcome.as_ref().is_err_and(rescuable) && !rescue.is_empty() {
+            self.new_block()?;
+            self.doing(format!("rescuing {name}"));
+            self.replan(&tasks_in(rescue)).await?;
+            outcome = match self.walk(rescue, play, gates).await {
+                Ok(()) => self.drain().await,
+                failed => failed,
+            };
+            if outcome.is_ok() {
+                self.recap.rescued += 1;
+            }
+        }
+        if !always.is_empty() && !outcome.as_ref().is_err_and(|failure| failure.class.is_unreachable()) {
+            if outcome.is_err() || self.changed {
+                self.new_block()?;
+                self.replan(&tasks_in(always)).await?;
+            }
+            let ended = match self.walk(always, play, gates).await {
+                Ok(()) => self.drain().await,
+                failed => failed,
+            };
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+
+    pub(super) fn new_block(&mut self) -> Result<(), Failure> {
+        self.block = self.session()?.new_block();
+        Ok(())
+    }
+
+    /// Probes and plans some tasks anew: one round trip. Nothing is pending any more.
+    pub(super) async fn replan(&mut self, tasks: &[TaskIndex]) -> Result<(), Failure> {
+        let observations = self.probe(tasks).await?;
+        let mut pending = Pending::default();
+        for &index in tasks {
+            let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &observations };
+            let resources = &self.program.tasks[index].resources;
+            let plan = resources.iter().map(|resource| planner.decide(resource.as_ref(), &mut pending)).collect();
+            self.plans.insert(index, plan);
+        }
+        Ok(())
+    }
+
+    /// Sends what one task needs; its answers are read later, unless something must be decided.
+    pub(super) async fn apply_task(&mut self, index: TaskIndex, handler: bool) -> Result<(), Failure> {
+        if self.program.tasks[index].skipped.is_some() {
+            self.queue.push_back(Queued { task: index, reports: Vec::new(), replies: Vec::new(), started: Instant::now(), handler });
+            self.settle_quiet();
+            return Ok(());
+        }
+        if !self.plans.contains_key(&index) {
+            self.drain().await?;
+            self.replan(&[index]).await?;
+        }
+        let after = |plans: &TaskPlan| plans.iter().any(|decision| matches!(decision, Decision::After(_)));
+        if self.plans.get(&index).is_some_and(after) {
+            self.drain().await?;
+            self.replan(&self.waiting_from(index)).await?;
+        }
+        let plans = self.plans.remove(&index).unwrap_or_default();
+        let mut queued = Queued { task: index, reports: Vec::new(), replies: Vec::new(), started: Instant::now(), handler };
+        for (position, decision) in plans.into_iter().enumerate() {
+            let resource = self.program.tasks[index].resources[position].as_ref();
+            let mut report = plan::resource_report(resource, &decision, &self.diffs);
+            let id = resource.id();
+            match decision {
+                Decision::Known(plan) if plan.is_in_sync() => {}
+                Decision::Known(plan) => {
+                    report.outcome = Outcome::Changed;
+                    queued.reports.push(report);
+                    self.send_plan(&mut queued, position, &id, plan).await?;
+                    continue;
+                }
+                Decision::After(other) => {
+                    // Probed again just now, and a part of the same task is still to come.
+                    self.flush(&mut queued).await?;
+                    return Box::pin(self.apply_rest(queued, index, position, &other)).await;
+                }
+                Decision::Unknown(reason) => {
+                    self.drain().await?;
+                    return self.fail_task(
+                        queued,
+                        report,
+                        Failure::new(FailureClass::StepFailed, format!("the state of {id} could not be determined")).because(reason),
+                    );
+                }
+                Decision::Refused(reason) => {
+                    self.drain().await?;
+                    return self.fail_task(
+                        queued,
+                        report,
+                        Failure::new(FailureClass::Refused, format!("{id} was refused")).because(reason),
+                    );
+                }
+            }
+            queued.reports.push(report);
+        }
+        self.queue.push_back(queued);
+        self.settle_quiet();
+        Ok(())
+    }
+
+    /// A composite's later parts are known only after its earlier ones: they are probed and
+    /// applied one by one.
+    async fn apply_rest(&mut self, mut queued: Queued, index: TaskIndex, from: usize, _after: &ResourceId) -> Result<(), Failure> {
+        for position in from..self.program.tasks[index].resources.len() {
+            self.flush(&mut queued).await?;
+            let resource = &self.program.tasks[index].resources[position];
+            let id = resource.id();
+            let observations = self.probe(&[index]).await?;
+            let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &observations };
+            let decision = planner.decide(resource.as_ref(), &mut Pending::default());
+            let mut report = plan::resource_report(resource.as_ref(), &decision, &self.diffs);
+            match decision {
+                Decision::Known(plan) if plan.is_in_sync() => queued.reports.push(report),
+                Decision::Known(plan) => {
+                    report.outcome = Outcome::Changed;
+                    queued.reports.push(report);
+                    self.send_plan(&mut queued, position, &id, plan).await?;
+                }
+                Decision::After(other) => {
+                    let failure = Failure::new(FailureClass::StepFailed, format!("{id} still waits for {other}, which was applied"));
+                    return self.fail_task(queued, report, failure);
+                }
+                Decision::Unknown(reason) | Decision::Refused(reason) => {
+                    let failure = Failure::new(FailureClass::Refused, format!("{id} cannot be applied")).because(reason);
+                    return self.fail_task(queued, report, failure);
+                }
+            }
+        }
+        self.queue.push_back(queued);
+        self.drain().await
+    }
+
+    /// Waits for the answers of a task that is not queued yet.
+    async fn flush(&mut self, queued: &mut Queued) -> Result<(), Failure> {
+        self.drain().await?;
+        let index = queued.task;
+        for sent in std::mem::take(&mut queued.replies) {
+            let id = self.program.tasks[index].resources[sent.resource].id();
+            let output = sent.reply.wait().await.map_err(|error| session_failure(&sent.title, &error))?;
+            if output.status != 0 || output.skipped {
+                let failure = step_failure(&sent.title, &id, &output);
+                return self.fail_task(
+                    Queued { replies: Vec::new(), reports: std::mem::take(&mut queued.reports), ..*queued },
+                    None,
+                    failure,
+                );
+            }
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    /// Tasks from this one on whose turn to be probed again has come: everything that waits.
+    fn waiting_from(&self, index: TaskIndex) -> Vec<TaskIndex> {
+        let mut out = vec![index];
+        let later = self.program.straight().into_iter().map(|(_, task)| task).skip_while(|&task| task != index).skip(1);
+        for task in later {
+            let Some(plans) = self.plans.get(&task) else { continue };
+            let waits = plans.iter().any(|decision| matches!(decision, Decision::After(_)));
+            let acts = plans.iter().any(|decision| matches!(decision, Decision::Known(plan) if !plan.is_in_sync()));
+            if waits && !acts {
+                out.push(task);
+            } else if acts {
+                break;
+            }
+        }
+        out
+    }
+
+    /// Sends a resource's steps, in order, without waiting where nothing must be decided.
+    async fn send_plan(&mut self, queued: &mut Queued, position: usize, id: &ResourceId, plan: Plan) -> Result<(), Failure> {
+        let notify = self.program.tasks[queued.task].notify.clone();
+        let ignore = self.program.tasks[queued.task].ignore_errors;
+        if let Some(guard) = plan.guard.clone() {
+            self.flush(queued).await?;
+            return self.apply_guarded(queued.task, id, &guard, plan, &notify).await;
+        }
+        let block = if ignore { self.session()?.new_block() } else { self.block };
+        let mut first = Some(journal::before_step(&self.job.holder.run, id, &notify));
+        if let (Some(validate), false) = (&plan.validate, self.validated.contains(&(queued.task, id.clone()))) {
+            first = Some(
+                Script::sh("(\n", &[]).append(validate.clone()).then("\n) || exit $?\n", &[]).append(first.take().unwrap_or_default()),
+            );
+        }
+        for (number, step) in plan.steps.iter().enumerate() {
+            if !step.uploads.is_empty() {
+                self.flush(queued).await?;
+                self.send_uploads(step).await?;
+            }
+            let key = format!("{}-{position}-{number}", queued.task);
+            let frame = self.frame(step, first.take(), &key, block, self.program.tasks[queued.task].timeout);
+            self.doing(step.title.clone());
+            let session = self.session()?;
+            let reply = session.submit(frame).await.map_err(|error| session_failure(&step.title, &error))?;
+            queued.replies.push(SentStep { resource: position, title: step.title.clone(), reply });
+            if step.reboots {
+                self.flush(queued).await.or_else(|failure| if failure.class == FailureClass::Tcp { Ok(()) } else { Err(failure) })?;
+                self.wait_for_reboot(step.deadline).await?;
+            } else if step.survives {
+                self.wait_surviving(queued, step, &key, block).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The frame of a step: the journal's lines, then the script.
+    pub(super) fn frame(&self, step: &Step, before: Option<Script>, key: &str, block: u32, timeout: Option<u64>) -> Frame {
+        let body = if step.survives { survive::wrap(&self.job.holder.run, key, &step.script) } else { step.script.clone() };
+        let script = match (&step.user, before) {
+            (_, None) => body,
+            (_, Some(before)) => before.append(body),
+        };
+        Frame {
+            deadline: timeout.map_or(step.deadline, Duration::from_secs),
+            block: Some(block),
+            user: step.user.clone(),
+            keep: KEEP_OUTPUT,
+            ..Frame::new(script)
+        }
+    }
+
+    /// Follows a step that goes on without us: if the connection dies, makes it again and sends
+    /// the same frame, which picks the step up.
+    async fn wait_surviving(&mut self, queued: &mut Queued, step: &Step, key: &str, block: u32) -> Result<(), Failure> {
+        let Some(sent) = queued.replies.pop() else { return Ok(()) };
+        let id = self.program.tasks[queued.task].resources[sent.resource].id();
+        let mut answer = sent.reply.wait().await;
+        let mut block = block;
+        while let Err(SessionError::Lost(why)) = &answer {
+            self.reconnect(&why.clone()).await?;
+            self.new_block()?;
+            block = self.block.max(block);
+            let frame = self.frame(step, None, key, self.block, self.program.tasks[queued.task].timeout);
+            answer = self.session()?.run(frame).await;
+        }
+        let output = answer.map_err(|error| session_failure(&step.title, &error))?;
+        if output.status == 0 && !output.skipped {
+            self.changed = true;
+            return Ok(());
+        }
+        let earlier = std::mem::take(&mut queued.replies);
+        for sent in earlier {
+            let output = sent.reply.wait().await.map_err(|error| session_failure(&sent.title, &error))?;
+            if output.status != 0 && !output.skipped {
+                let id = self.program.tasks[queued.task].resources[sent.resource].id();
+                return Err(step_failure(&sent.title, &id, &output));
+            }
+        }
+        // Skipped means that something sent before it failed: that is the failure to report.
+        if output.skipped {
+            self.drain().await?;
+        }
+        let failure = step_failure(&step.title, &id, &output);
+        self.fail_task(Queued { replies: Vec::new(), reports: std::mem::take(&mut queued.reports), ..*queued }, None, failure)
+    }
+
+    async fn send_uploads(&mut self, step: &Step) -> Result<(), Failure> {
+        let session = self.session()?;
+        for upload in &step.uploads {
+            let total = std::fs::metadata(&upload.source).map_or(0, |data| data.len());
+            let name = upload.source.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let (events, host) = (self.job.events.clone(), self.name.clone());
+            let progress = move |done: u64| events.emit(Some(&host), EventKind::Upload { name: name.clone(), done, total });
+            session.upload(upload, &progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_reboot(&mut self, deadline: Duration) -> Result<(), Failure> {
+        let before = self.facts.boot_id().to_owned();
+        let until = Instant::now() + deadline;
+        self.doing("rebooting");
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            if let Some(session) = self.session.take() {
+                self.trips_before += session.round_trips();
+                session.close().await;
+            }
+            self.reconnects = 0;
+            let back = self.reconnect("the host reboots").await;
+            if back.is_ok() && self.facts.boot_id() != before {
+                self.changed = true;
+                return self.new_block();
+            }
+            if Instant::now() > until {
+                return Err(Failure::new(
+                    FailureClass::Deadline,
+                    format!("the host did not come back within {} s of its reboot", deadline.as_secs()),
+                ));
+            }
+        }
+    }
+
+    /// Reports tasks at the front of the queue that need no answers.
+    fn settle_quiet(&mut self) {
+        while self.queue.front().is_some_and(|queued| queued.replies.is_empty()) {
+            if let Some(queued) = self.queue.pop_front() {
+                self.finish_task(queued);
+            }
+        }
+    }
+
+    /// Waits for every answer that is still out, in order.
+    pub(super) async fn drain(&mut self) -> Result<(), Failure> {
+        while let Some(mut queued) = self.queue.pop_front() {
+            let replies = std::mem::take(&mut queued.replies);
+            let mut failed = None;
+            for sent in replies {
+                let id = self.program.tasks[queued.task].resources[sent.resource].id();
+                match sent.reply.wait().await {
+                    Err(SessionError::Lost(why)) => {
+                        let mut lost = vec![queued.task];
+                        lost.extend(self.queue.drain(..).map(|later| later.task));
+                        return Box::pin(self.recover(lost, &why)).await;
+                    }
+                    Err(error) => failed = failed.or(Some(session_failure(&sent.title, &error))),
+                    Ok(output) if output.status != 0 && !output.skipped => {
+                        failed = failed.or_else(|| Some(step_failure(&sent.title, &id, &output)))
+                    }
+                    Ok(output) if output.skipped => {
+                        failed = failed.or_else(|| {
+                            Some(Failure::new(FailureClass::Interrupted, format!("`{}` was not run: the run was stopped", sent.title)))
+                        });
+                    }
+                    Ok(_) => self.changed = true,
+                }
+            }
+            match failed {
+                None => self.finish_task(queued),
+                Some(failure) => {
+                    let ignored = self.program.tasks[queued.task].ignore_errors;
+                    let result = self.fail_task(queued, None, failure);
+                    if !ignored {
+                        // What was sent behind it was skipped on the host.
+                        for later in self.queue.drain(..) {
+                            for sent in later.replies {
+                                let _ = sent.reply.wait().await;
+                            }
+                        }
+                    }
+                    result?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection died with answers outstanding: what was done is not known, so it is
+    /// observed again, never repeated blindly.
+    async fn recover(&mut self, tasks: Vec<TaskIndex>, why: &str) -> Result<(), Failure> {
+        if self.job.interrupted() {
+            return Err(Failure::new(FailureClass::Interrupted, "interrupted"));
+        }
+        self.reconnect(why).await?;
+        self.changed = true;
+        self.replan(&tasks).await?;
+        for index in tasks {
+            self.apply_task(index, false).await?;
+        }
+        self.drain().await
+    }
+
+    fn finish_task(&mut self, queued: Queued) {
+        let task = &self.program.tasks[queued.task];
+        let changed = queued.reports.iter().any(|report| report.outcome == Outcome::Changed);
+        let outcome = match &task.skipped {
+            Some(reason) => {
+                self.recap.skipped += 1;
+                Outcome::Skipped { reason: reason.clone() }
+            }
+            None if changed => {
+                self.recap.ok += 1;
+                self.recap.changed += 1;
+                Outcome::Changed
+            }
+            None => {
+                self.recap.ok += 1;
+                Outcome::Ok
+            }
+        };
+        if changed {
+            self.notified.extend(task.notify.iter().cloned());
+        }
+        self.report_task(&queued, outcome);
+    }
+
+    fn report_task(&mut self, queued: &Queued, outcome: Outcome) {
+        let task = &self.program.tasks[queued.task];
+        let spent = queued.started.elapsed();
+        if let Some(role) = &task.role {
+            *self.role_seconds.entry(role.clone()).or_default() += spent.as_secs_f64();
+        }
+        self.emit(EventKind::Task(TaskReport {
+            play: 0,
+            title: task.title.clone(),
+            role: task.role.clone(),
+            handler: queued.handler,
+            outcome,
+            resources: queued.reports.clone(),
+            milliseconds: u64::try_from(spent.as_millis()).unwrap_or(u64::MAX),
+        }));
+    }
+
+    /// Reports a failed task; an ignored failure lets the walk go on.
+    fn fail_task(&mut self, mut queued: Queued, last: impl Into<Option<ResourceReport>>, failure: Failure) -> Result<(), Failure> {
+        if let Some(mut report) = last.into() {
+            report.outcome = Outcome::Failed { failure: (&failure).into() };
+            queued.reports.push(report);
+        }
+        if self.program.tasks[queued.task].ignore_errors && !failure.class.is_unreachable() && failure.class != FailureClass::Interrupted {
+            self.recap.ignored += 1;
+            self.recap.ok += 1;
+            self.report_task(&queued, Outcome::Ignored { failure: (&failure).into() });
+            return Ok(());
+        }
+        self.report_task(&queued, Outcome::Failed { failure: (&failure).into() });
+        Err(failure)
+    }
+
+    /// Runs the play's handlers that were notified, or are owed by an earlier run, in their order.
+    pub(super) async fn run_handlers(&mut self, play: usize) -> Result<(), Failure> {
+        let handlers = self.program.plays[play].handlers.clone();
+        for handler in handlers {
+            let names: Vec<String> = handler.names.iter().filter(|name| self.notified.contains(*name)).cloned().collect();
+            if names.is_empty() {
+                continue;
+            }
+            for name in &names {
+                self.notified.remove(name);
+            }
+            self.replan(&[handler.task]).await?;
+            self.apply_task(handler.task, true).await?;
+            self.drain().await?;
+            let frame = Frame { unstoppable: true, ..Frame::new(journal::paid(&names)) };
+            self.session()?.submit(frame).await.map_err(|error| session_failure("noting that a handler ran", &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a step's exit status means.
+pub(super) fn step_failure(title: &str, id: &ResourceId, output: &Output) -> Failure {
+    let stdout = last_lines(&output.stdout);
+    let stderr = last_lines(&output.stderr);
+    let failure = if stderr.contains("No space left on device") || stdout.contains("No space left on device") {
+        Failure::new(FailureClass::DiskFull, format!("{id}: the host's disk is full (`{title}`)"))
+            .hint("free some space on the host and run again; what was there before is still there")
+    } else {
+        match output.status {
+            MOVED_ON => Failure::new(FailureClass::MovedOn, format!("{id} is not as it was when the plan was made; nothing was written"))
+                .hint("somebody else changed it meanwhile: look at the new plan and run again"),
+            INVALID => Failure::new(FailureClass::StepFailed, format!("{id}: the new content is invalid; the old one is still in place")),
+            RESTORED => Failure::new(FailureClass::StepFailed, format!("{id}: `{title}` failed, and the previous state was put back")),
+            127 => Failure::new(FailureClass::MissingTool, format!("{id}: the host lacks a command that `{title}` needs")),
+            status => Failure::new(FailureClass::StepFailed, format!("{id}: `{title}` failed with status {status}")),
+        }
+    };
+    Failure { stdout, stderr, ..failure }
+}
+
+fn last_lines(bytes: &[u8]) -> String {
+    let text = printable(&String::from_utf8_lossy(bytes));
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(LAST_LINES);
+    lines[from..].join("\n")
+}

@@ -1,0 +1,499 @@
+//! One host's way through a run: connect, gather, resolve, probe, plan. What follows is in
+//! `apply`, `guarded` and `verify`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::diagnostic::{Failure, FailureClass, printable};
+use crate::engine::apply::Queued;
+use crate::engine::lock::{self, HostState};
+use crate::engine::plan::{self, Decision, Diffs, Planner, TaskPlan};
+use crate::engine::program::{Program, TaskIndex};
+use crate::engine::undeclared::{self, Undeclared};
+use crate::engine::{Job, Mode};
+use crate::event::{EventKind, HostReport, Outcome, Recap, TaskReport};
+use crate::facts::{self, Facts};
+use crate::resource::observe::Observations;
+use crate::resource::{Claim, ResourceId, interview};
+use crate::secret::Vault;
+use crate::shell::Script;
+use crate::transport::{Frame, Output, Session, SessionError, Target};
+
+/// How long the facts, a probe or a look at the lock may take.
+const READ_DEADLINE: Duration = Duration::from_secs(120);
+/// A plan older than this is made anew before it is acted on (DESIGN 8.7).
+const PLAN_KEEPS: Duration = Duration::from_secs(60);
+
+/// One host in a run.
+pub struct HostRun {
+    pub(super) job: Arc<Job>,
+    pub name: String,
+    pub(super) target: Target,
+    pub(super) session: Option<Arc<Session>>,
+    /// Round trips of sessions that are gone.
+    pub(super) trips_before: usize,
+    pub facts: Facts,
+    pub state: HostState,
+    pub program: Program,
+    pub plans: HashMap<TaskIndex, TaskPlan>,
+    pub(super) observations: Observations,
+    pub(super) planned_at: Instant,
+    pub(super) prepared: bool,
+    pub recap: Recap,
+    pub failure: Option<Failure>,
+    pub(super) notified: BTreeSet<String>,
+    pub(super) queue: VecDeque<Queued>,
+    pub(super) block: u32,
+    /// Something on the host was changed in this run.
+    pub changed: bool,
+    pub(super) reconnects: u32,
+    pub(super) role_seconds: BTreeMap<String, f64>,
+    pub(super) started: Instant,
+    pub(super) pending: u32,
+    pub(super) checked: bool,
+    /// What the user's command printed (`Mode::Exec`).
+    pub said: Option<Output>,
+    /// What nobody declared (`Mode::Drift`), and places that could not be looked at.
+    pub undeclared: (Vec<Undeclared>, Vec<String>),
+    /// The right to be worked on; given up while waiting for other hosts.
+    pub(super) permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// Why the host's later plays do not come.
+    pub(super) stopped: Option<String>,
+    /// The secrets that this host's steps need.
+    pub(super) vault: Arc<Vault>,
+    /// Old contents of files that will change, when diffs are wanted.
+    pub(super) diffs: Diffs,
+    /// Resources whose validators ran before the first step.
+    pub(super) validated: HashSet<(TaskIndex, ResourceId)>,
+}
+
+impl HostRun {
+    /// A host that nothing was done with yet.
+    #[must_use]
+    pub fn new(job: Arc<Job>, name: String, target: Target) -> Self {
+        Self {
+            job,
+            name,
+            target,
+            session: None,
+            trips_before: 0,
+            facts: Facts::default(),
+            state: HostState::default(),
+            program: Program::default(),
+            plans: HashMap::new(),
+            observations: Observations::default(),
+            planned_at: Instant::now(),
+            prepared: false,
+            recap: Recap::default(),
+            failure: None,
+            notified: BTreeSet::new(),
+            queue: VecDeque::new(),
+            block: 0,
+            changed: false,
+            reconnects: 0,
+            role_seconds: BTreeMap::new(),
+            started: Instant::now(),
+            pending: 0,
+            checked: false,
+            said: None,
+            undeclared: (Vec::new(), Vec::new()),
+            permit: None,
+            stopped: None,
+            vault: Arc::new(Vault::default()),
+            diffs: Diffs::new(),
+            validated: HashSet::new(),
+        }
+    }
+
+    /// Tells the reports something about this host.
+    pub fn emit(&self, kind: EventKind) {
+        self.job.events.emit(Some(&self.name), kind);
+    }
+
+    pub(super) fn doing(&self, what: impl Into<String>) {
+        self.emit(EventKind::Doing { what: what.into() });
+    }
+
+    /// Whether the host is out of the run.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Takes the host out of the run.
+    pub fn fail(&mut self, failure: Failure) {
+        if self.failure.is_some() {
+            return;
+        }
+        if failure.class.is_unreachable() {
+            self.recap.unreachable += 1;
+        } else {
+            self.recap.failed += 1;
+        }
+        self.failure = Some(failure);
+    }
+
+    /// Connects, gathers, resolves, probes and plans, once.
+    ///
+    /// # Errors
+    /// The host's failure, in its class.
+    pub async fn prepare(&mut self) -> Result<(), Failure> {
+        if self.prepared {
+            return Ok(());
+        }
+        self.started = Instant::now();
+        self.doing("connecting");
+        self.connect().await?;
+        self.doing("gathering facts");
+        self.gather().await?;
+        if matches!(self.job.mode, Mode::Gather | Mode::Exec) {
+            self.prepared = true;
+            return Ok(());
+        }
+        self.check_supported()?;
+        self.program = Program::new(
+            (self.job.resolve)(&self.name, &self.facts)
+                .map_err(|text| Failure::new(FailureClass::Project, "the project cannot be resolved for this host").because(text))?,
+        );
+        if self.job.mode != Mode::Verify {
+            let tasks: Vec<TaskIndex> = self.program.straight().into_iter().map(|(_, index)| index).collect();
+            self.doing("probing");
+            self.observations = self.probe(&tasks).await?;
+            self.plan_all();
+            if self.job.mode == Mode::Drift {
+                let today = jiff::Zoned::now().date().to_string();
+                let login = self.facts.text("ansible_user_id").to_owned();
+                self.undeclared = undeclared::find(&self.claims(), &self.observations, &login, &today);
+            }
+        }
+        self.prepared = true;
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        let session = self.job.connector.connect(&self.target).await?;
+        let session = Arc::new(session);
+        let mut live = self.job.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        live.insert(self.name.clone(), Arc::downgrade(&session));
+        drop(live);
+        self.session = Some(session);
+        self.block = self.session()?.new_block();
+        Ok(())
+    }
+
+    /// Makes the connection again after it was lost, takes the lock back under the same run, and
+    /// gives the new shell its secrets.
+    pub(super) async fn reconnect(&mut self, why: &str) -> Result<(), Failure> {
+        if let Some(session) = self.session.take() {
+            self.trips_before += session.round_trips();
+            session.close().await;
+        }
+        self.reconnects += 1;
+        if self.reconnects > 3 {
+            return Err(Failure::new(FailureClass::Tcp, "the connection was lost too often").because(printable(why)));
+        }
+        self.doing("reconnecting");
+        let mut wait = Duration::from_millis(500);
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.connect().await {
+                Ok(()) => break,
+                Err(failure) if Instant::now() > until || !failure.class.is_unreachable() => return Err(failure.because(printable(why))),
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+        self.session()?.set_vault(self.vault.clone(), self.vault.masker());
+        self.gather().await
+    }
+
+    /// The session.
+    ///
+    /// # Errors
+    /// [`FailureClass::Tcp`] if there is none.
+    pub fn session(&self) -> Result<Arc<Session>, Failure> {
+        self.session.clone().ok_or_else(|| Failure::new(FailureClass::Tcp, "not connected"))
+    }
+
+    /// Round trip 1: facts, the lock, and what earlier runs left.
+    async fn gather(&mut self) -> Result<(), Failure> {
+        let session = self.session()?;
+        let lost = |error: SessionError| session_failure("gathering facts", &error);
+        let mut lock_frame = None;
+        if self.job.mode.takes_lock() {
+            let mut frame = Frame::new(lock::take(&self.job.holder, self.job.break_lock));
+            frame.in_shell = true;
+            lock_frame = Some(session.submit(frame).await.map_err(lost)?);
+        }
+        let look = session.submit(Frame::new(lock::look())).await.map_err(lost)?;
+        let facts = session.submit(Frame { deadline: READ_DEADLINE, ..Frame::new(Script::sh(facts::SCRIPT, &[])) }).await.map_err(lost)?;
+        let taken = match lock_frame {
+            Some(reply) => Some(reply.wait().await.map_err(lost)?),
+            None => None,
+        };
+        let look = look.wait().await.map_err(lost)?;
+        let gathered = facts.wait().await.map_err(lost)?;
+        let bad = |what: String, output: &Output| {
+            Failure::new(FailureClass::MissingTool, what).because(printable(&String::from_utf8_lossy(&output.stderr)))
+        };
+        self.state = lock::parse(&text(&look), self.job.mode.takes_lock()).map_err(|what| bad(what, &look))?;
+        if let Some(taken) = taken {
+            let held = lock::parse(&text(&look), false).unwrap_or_default();
+            lock::taken(&text(&taken), &held)?;
+            self.notified.extend(self.state.owed.iter().cloned());
+        }
+        self.facts = Facts::parse(&text(&gathered)).map_err(|what| bad(what, &gathered))?;
+        Ok(())
+    }
+
+    /// Refuses a distribution that nobody proved this on, before anything is touched.
+    fn check_supported(&self) -> Result<(), Failure> {
+        const SUPPORTED: [(&str, &str); 4] = [("Debian", "12"), ("Debian", "13"), ("Ubuntu", "22.04"), ("Ubuntu", "24.04")];
+        let (name, version) = (self.facts.distribution(), self.facts.version());
+        if SUPPORTED.contains(&(name, version)) || !self.job.mode.changes() {
+            return Ok(());
+        }
+        Err(Failure::new(FailureClass::Unsupported, format!("`{name} {version}` is not supported"))
+            .hint("supported are Debian 12 and 13, Ubuntu 22.04 and 24.04; nothing was touched"))
+    }
+
+    /// One round trip: asks everything that some tasks want to know.
+    pub(super) async fn probe(&self, tasks: &[TaskIndex]) -> Result<Observations, Failure> {
+        let mut questions = plan::questions(&self.program, tasks.iter().copied(), &self.facts);
+        if self.job.mode == Mode::Drift {
+            questions.extend(undeclared::questions(&self.claims()));
+        }
+        if questions.is_empty() {
+            return Ok(Observations::default());
+        }
+        let nonce = self.job.nonce();
+        let frame = Frame { deadline: READ_DEADLINE, keep: 64 << 20, ..Frame::new(interview::script(&questions, &nonce)) };
+        let output = self.session()?.run(frame).await.map_err(|error| session_failure("probing", &error))?;
+        Ok(interview::parse(&questions, &nonce, &output.stdout))
+    }
+
+    pub(super) fn plan_all(&mut self) {
+        let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &self.observations };
+        self.plans = planner.all(&self.program);
+        self.planned_at = Instant::now();
+    }
+
+    /// Runs the user's command.
+    pub(super) async fn exec(&mut self) -> Result<(), Failure> {
+        let Some(frame) = self.job.exec.clone() else { return Ok(()) };
+        self.doing("running the command");
+        let output = self.session()?.run(frame).await.map_err(|error| session_failure("the command", &error))?;
+        self.recap.ok += 1;
+        self.said = Some(output);
+        Ok(())
+    }
+
+    /// Everything that the host's resources claim.
+    #[must_use]
+    pub fn claims(&self) -> Vec<(ResourceId, Claim)> {
+        let resources = self.program.tasks.iter().flat_map(|task| &task.resources);
+        resources.flat_map(|resource| resource.claims().into_iter().map(|claim| (resource.id(), claim))).collect()
+    }
+
+    /// Whether the plan is exactly the saved one, if one is applied.
+    pub(super) fn as_saved(&self) -> Result<(), Failure> {
+        let Some(only) = &self.job.only else { return Ok(()) };
+        let now = plan::digest(&self.program, &self.plans, &self.job.digests);
+        let saved = only.get(&self.name).cloned().unwrap_or_default();
+        if now == saved {
+            return Ok(());
+        }
+        let mut failure = Failure::new(FailureClass::MovedOn, "the host is not as it was when the plan was saved; nothing was touched")
+            .hint("plan again, look at it, and apply that");
+        let place = |entry: &(String, String)| entry.0.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
+        failure.causes.extend(now.iter().filter(|entry| !saved.contains(entry)).map(|entry| format!("{} would change otherwise than planned", place(entry))));
+        failure.causes.extend(saved.iter().filter(|entry| !now.iter().any(|other| other.0 == entry.0)).map(|entry| format!("{} needs no change any more", place(entry))));
+        Err(failure)
+    }
+
+    /// Plans anew if the plan is old or the host was changed since (DESIGN 8.7).
+    pub(super) async fn refresh_plan(&mut self) -> Result<(), Failure> {
+        if !self.changed && self.planned_at.elapsed() < PLAN_KEEPS {
+            return Ok(());
+        }
+        let tasks: Vec<TaskIndex> = self.program.straight().into_iter().map(|(_, index)| index).collect();
+        self.observations = self.probe(&tasks).await?;
+        self.plan_all();
+        Ok(())
+    }
+
+    /// Decrypts what this host's changes need, if anything, and hands it to the session.
+    ///
+    /// # Errors
+    /// [`FailureClass::Project`] if a secret cannot be had.
+    pub(super) async fn unlock(&mut self) -> Result<(), Failure> {
+        let mut names = Vec::new();
+        for (index, plans) in &self.plans {
+            for (resource, decision) in self.program.tasks[*index].resources.iter().zip(plans) {
+                match decision {
+                    Decision::Known(plan) => {
+                        names.extend(plan.steps.iter().flat_map(|step| step.script.secrets()));
+                        names.extend(plan.validate.iter().flat_map(Script::secrets));
+                    }
+                    Decision::After(_) => names.extend(resource.secrets()),
+                    Decision::Unknown(_) | Decision::Refused(_) => {}
+                }
+            }
+        }
+        let handlers = self.program.plays.iter().flat_map(|play| &play.handlers);
+        names
+            .extend(handlers.flat_map(|handler| self.program.tasks[handler.task].resources.iter().flat_map(|resource| resource.secrets())));
+        names.sort();
+        names.dedup();
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.doing("decrypting secrets");
+        let job = self.job.clone();
+        let unlocked = tokio::task::spawn_blocking(move || (job.unlock)(&names)).await;
+        let vault = unlocked.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| {
+            Failure::new(FailureClass::Project, "a secret that this host needs cannot be had; nothing was touched").because(why)
+        })?;
+        self.session()?.set_vault(vault.clone(), vault.masker());
+        self.vault = vault;
+        Ok(())
+    }
+
+    /// Everything that refuses, before anything is touched.
+    ///
+    /// # Errors
+    /// One failure that names each.
+    pub fn refusals(&self) -> Result<(), Failure> {
+        let mut reasons: Vec<String> = self.job.cross_check(self);
+        for (_, index) in self.program.straight() {
+            let Some(plan) = self.plans.get(&index) else { continue };
+            let task = &self.program.tasks[index];
+            for (resource, decision) in task.resources.iter().zip(plan) {
+                if let Decision::Refused(reason) = decision {
+                    let at = &task.location;
+                    reasons.push(format!("{} ({}:{}): {reason}", resource.id(), at.file.display(), at.line));
+                }
+            }
+        }
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let mut failure = Failure::new(FailureClass::Refused, "the plan was refused; nothing was touched");
+        failure.causes = reasons;
+        Err(failure)
+    }
+
+    /// Reports the plan, with the old contents of files read first if diffs are wanted.
+    ///
+    /// # Errors
+    /// If the host is lost while contents are read.
+    pub async fn report_plan(&mut self) -> Result<(), Failure> {
+        let diffs = self.read_for_diffs().await?;
+        let mut notified = BTreeSet::new();
+        for (play, index) in self.program.straight() {
+            let Some(plan) = self.plans.get(&index) else { continue };
+            let report = plan::report(&self.program, play, index, plan, &diffs);
+            self.count_planned(&report.outcome);
+            if report.outcome.is_pending() {
+                notified.extend(self.program.tasks[index].notify.iter().cloned());
+            }
+            self.emit(EventKind::Task(report));
+        }
+        notified.extend(self.state.owed.iter().cloned());
+        for play in &self.program.plays {
+            for handler in play.handlers.iter().filter(|handler| handler.names.iter().any(|name| notified.contains(name))) {
+                let task = &self.program.tasks[handler.task];
+                self.emit(EventKind::Task(TaskReport {
+                    play: play.index,
+                    title: task.title.clone(),
+                    role: task.role.clone(),
+                    handler: true,
+                    outcome: Outcome::WouldChange,
+                    resources: Vec::new(),
+                    milliseconds: 0,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    fn count_planned(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Skipped { .. } => self.recap.skipped += 1,
+            Outcome::Failed { .. } => {}
+            Outcome::WouldChange => {
+                self.recap.ok += 1;
+                self.recap.changed += 1;
+            }
+            _ => self.recap.ok += 1,
+        }
+        if outcome.is_pending() {
+            self.pending += 1;
+        }
+    }
+
+    async fn read_for_diffs(&self) -> Result<Diffs, Failure> {
+        if !self.job.diff {
+            return Ok(Diffs::new());
+        }
+        self.contents(&plan::paths_for_diffs(self.plans.values())).await
+    }
+
+    /// Reads files for diffs, up to 1 MiB each, in one round trip.
+    pub(super) async fn contents(&self, paths: &[String]) -> Result<Diffs, Failure> {
+        if paths.is_empty() {
+            return Ok(Diffs::new());
+        }
+        let questions: Vec<_> = paths.iter().cloned().map(crate::resource::Question::Content).collect();
+        let nonce = self.job.nonce();
+        let frame = Frame { deadline: READ_DEADLINE, keep: 64 << 20, ..Frame::new(interview::script(&questions, &nonce)) };
+        let output = self.session()?.run(frame).await.map_err(|error| session_failure("reading files for diffs", &error))?;
+        let seen = interview::parse(&questions, &nonce, &output.stdout);
+        let content = |question: &crate::resource::Question| match seen.get(question) {
+            Some(crate::resource::observe::Answer::Content(content)) => content.clone(),
+            _ => None,
+        };
+        Ok(paths.iter().cloned().zip(questions.iter().map(content)).collect())
+    }
+
+    /// The host's part of the recap.
+    pub fn finish(&mut self) {
+        let trips = self.trips_before + self.session.as_ref().map_or(0, |session| session.round_trips());
+        self.emit(EventKind::HostFinished(HostReport {
+            recap: self.recap,
+            failure: self.failure.as_ref().map(Into::into),
+            pending: self.pending,
+            round_trips: trips,
+            seconds: self.started.elapsed().as_secs_f64(),
+            roles: self.role_seconds.clone(),
+        }));
+    }
+
+    /// Tasks that would change, are known only later, or could not be determined.
+    #[must_use]
+    pub fn pending_tasks(&self) -> u32 {
+        self.pending
+    }
+}
+
+/// A frame's stdout as text.
+pub(super) fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What a session's error means for the host.
+pub(super) fn session_failure(doing: &str, error: &SessionError) -> Failure {
+    match error {
+        SessionError::Lost(why) => {
+            Failure::new(FailureClass::Tcp, format!("the connection was lost while {doing}")).because(printable(why))
+        }
+        SessionError::Deadline(after) => {
+            Failure::new(FailureClass::Deadline, format!("{doing} took longer than {} s and was stopped", after.as_secs()))
+                .hint("raise the task's `timeout:` if it may take that long")
+        }
+        SessionError::Missing(missing) => {
+            Failure::new(FailureClass::Project, missing.to_string()).hint(format!("add it with `soc-provision secrets set {}`", missing.0))
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Planning: (resources, what was observed) -> what would change. Pure; plan, apply and drift
+//! all come through here, which is why what plan prints is what apply does.
+
+use std::collections::HashMap;
+
+use crate::engine::program::{Program, TaskIndex};
+use crate::event::{ChangeReport, Outcome, ResourceReport, TaskReport};
+use crate::facts::Facts;
+use crate::resource::observe::{Observations, Pending};
+use crate::resource::plan::{Change, Plan, Shown, Undecided};
+use crate::resource::{Question, Resource, ResourceId, View};
+use crate::secret::KeyedDigests;
+
+/// What planning one resource came to.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// In sync, or what to change.
+    Known(Plan),
+    /// Known once the other was applied.
+    After(ResourceId),
+    /// The host could not tell.
+    Unknown(String),
+    /// Must not be done.
+    Refused(String),
+}
+
+/// The plans of a task's resources, in their order.
+pub type TaskPlan = Vec<Decision>;
+
+/// What a host's plan is made from.
+pub struct Planner<'a> {
+    pub facts: &'a Facts,
+    pub digests: &'a KeyedDigests,
+    pub observations: &'a Observations,
+}
+
+impl Planner<'_> {
+    /// Plans one resource after what is pending, and adds what it will touch.
+    pub fn decide(&self, resource: &dyn Resource, pending: &mut Pending) -> Decision {
+        let view = View::new(self.facts, self.digests, self.observations, pending);
+        match resource.plan(&view) {
+            Ok(plan) => {
+                pending.add(&resource.id(), &plan.effects);
+                Decision::Known(plan)
+            }
+            Err(Undecided::After(id)) => Decision::After(id),
+            Err(Undecided::Unknown(reason)) => Decision::Unknown(reason),
+            Err(Undecided::Refused(reason)) => Decision::Refused(reason),
+        }
+    }
+
+    /// Plans everything that a run without failures goes through.
+    #[must_use]
+    pub fn all(&self, program: &Program) -> HashMap<TaskIndex, TaskPlan> {
+        let mut pending = Pending::default();
+        let mut plans = HashMap::new();
+        for (_, index) in program.straight() {
+            let task = &program.tasks[index];
+            let plan = task.resources.iter().map(|resource| self.decide(resource.as_ref(), &mut pending)).collect();
+            plans.insert(index, plan);
+        }
+        plans
+    }
+}
+
+/// All questions of some tasks, each once.
+#[must_use]
+pub fn questions<'a>(program: &'a Program, tasks: impl IntoIterator<Item = TaskIndex>, facts: &Facts) -> Vec<Question> {
+    let mut seen = std::collections::HashSet::new();
+    let mut out = Vec::new();
+    let resources = tasks.into_iter().flat_map(|index| program.tasks[index].resources.iter());
+    for question in resources.flat_map(|resource: &'a Box<dyn Resource>| resource.questions(facts)) {
+        if seen.insert(question.clone()) {
+            out.push(question);
+        }
+    }
+    out
+}
+
+/// A planned task for reports: what would happen.
+#[must_use]
+pub fn report(program: &Program, play: usize, index: TaskIndex, plan: &TaskPlan, diffs: &Diffs) -> TaskReport {
+    let task = &program.tasks[index];
+    let resources: Vec<ResourceReport> =
+        task.resources.iter().zip(plan).map(|(resource, decision)| resource_report(resource.as_ref(), decision, diffs)).collect();
+    let outcome = match &task.skipped {
+        Some(reason) => Outcome::Skipped { reason: reason.clone() },
+        None => worst(&resources),
+    };
+    TaskReport { play, title: task.title.clone(), role: task.role.clone(), handler: false, outcome, resources, milliseconds: 0 }
+}
+
+/// The task's outcome from its resources': failure, then unknown, then a change, then known-after.
+fn worst(resources: &[ResourceReport]) -> Outcome {
+    let rank = |outcome: &Outcome| match outcome {
+        Outcome::Failed { .. } => 5,
+        Outcome::Unknown { .. } => 4,
+        Outcome::WouldChange | Outcome::Changed => 3,
+        Outcome::KnownAfter { .. } => 2,
+        Outcome::Ignored { .. } | Outcome::Skipped { .. } => 1,
+        Outcome::Ok => 0,
+    };
+    resources.iter().map(|resource| &resource.outcome).max_by_key(|outcome| rank(outcome)).cloned().unwrap_or(Outcome::Ok)
+}
+
+/// One resource's decision for reports.
+#[must_use]
+pub fn resource_report(resource: &dyn Resource, decision: &Decision, diffs: &Diffs) -> ResourceReport {
+    let mut report = ResourceReport {
+        id: resource.id(),
+        severity: resource.severity(),
+        outcome: Outcome::Ok,
+        changes: Vec::new(),
+        notes: Vec::new(),
+        unchecked: false,
+    };
+    match decision {
+        Decision::Known(plan) => {
+            report.changes = plan.changes.iter().map(|change| change_report(change, diffs)).collect();
+            report.notes.clone_from(&plan.notes);
+            report.unchecked = plan.unchecked;
+            if !plan.is_in_sync() {
+                report.outcome = Outcome::WouldChange;
+            }
+        }
+        Decision::After(id) => report.outcome = Outcome::KnownAfter { resource: id.to_string() },
+        Decision::Unknown(reason) => report.outcome = Outcome::Unknown { reason: reason.clone() },
+        Decision::Refused(reason) => {
+            let failure = crate::diagnostic::Failure::new(crate::diagnostic::FailureClass::Refused, reason.clone());
+            report.outcome = Outcome::Failed { failure: (&failure).into() };
+        }
+    }
+    report
+}
+
+/// The old contents of files that would change, for diffs; empty when none were asked for.
+pub type Diffs = HashMap<String, Option<Vec<u8>>>;
+
+/// The paths whose old content a diff needs.
+#[must_use]
+pub fn paths_for_diffs<'a>(plans: impl IntoIterator<Item = &'a TaskPlan>) -> Vec<String> {
+    let mut paths: Vec<String> = plans
+        .into_iter()
+        .flatten()
+        .filter_map(|decision| match decision {
+            Decision::Known(plan) => Some(&plan.changes),
+            _ => None,
+        })
+        .flatten()
+        .filter_map(|change| match (&change.before, &change.after) {
+            (Shown::FileOnHost(path), Shown::Content(text)) if text.as_plain().is_some() => Some(path.clone()),
+            _ => None,
+        })
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+fn change_report(change: &Change, diffs: &Diffs) -> ChangeReport {
+    let mut diff = None;
+    let before = match &change.before {
+        Shown::Absent => None,
+        Shown::Plain(value) => Some(value.clone()),
+        Shown::Hidden => Some("(hidden)".to_owned()),
+        Shown::Content(text) => Some(text.to_string()),
+        Shown::FileOnHost(_) => Some("(differs)".to_owned()),
+    };
+    let after = match &change.after {
+        Shown::Absent => None,
+        Shown::Plain(value) => Some(value.clone()),
+        Shown::Hidden => Some("(hidden)".to_owned()),
+        Shown::Content(text) => {
+            let old = match &change.before {
+                Shown::FileOnHost(path) => diffs.get(path).cloned(),
+                _ => Some(None),
+            };
+            if let (Some(old), false) = (old, diffs.is_empty() && matches!(change.before, Shown::FileOnHost(_))) {
+                diff = Some(unified(old.as_deref(), text));
+            }
+            Some(format!("({} bytes)", text.to_string().len()))
+        }
+        Shown::FileOnHost(_) => Some("(differs)".to_owned()),
+    };
+    ChangeReport { field: change.field.clone(), before, after, diff }
+}
+
+fn unified(old: Option<&[u8]>, new: &crate::secret::Text) -> String {
+    let old = old.map_or_else(|| Some(String::new()), |bytes| String::from_utf8(bytes.to_vec()).ok());
+    match (old, new.as_plain()) {
+        (Some(old), Some(new)) => {
+            let diff = similar::TextDiff::configure()
+                .deadline(std::time::Instant::now() + std::time::Duration::from_millis(200))
+                .diff_lines(&old, &new);
+            diff.unified_diff().context_radius(3).to_string()
+        }
+        (_, None) => "(holds a secret: not shown)".to_owned(),
+        (None, _) => "(not text)".to_owned(),
+    }
+}
+
+/// A short digest of what a plan would do, for saved plans: ids, fields, before and after.
+#[must_use]
+pub fn digest(program: &Program, plans: &HashMap<TaskIndex, TaskPlan>, digests: &KeyedDigests) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for (play, index) in program.straight() {
+        let Some(plan) = plans.get(&index) else { continue };
+        for (resource, decision) in program.tasks[index].resources.iter().zip(plan) {
+            let what = match decision {
+                Decision::Known(plan) if plan.is_in_sync() => continue,
+                Decision::Known(plan) => {
+                    let changes: Vec<String> = plan.changes.iter().map(|change| shown_digest(change, digests)).collect();
+                    crate::secret::sha256(changes.join("\n").as_bytes())
+                }
+                Decision::After(id) => format!("after {id}"),
+                Decision::Unknown(_) => "unknown".to_owned(),
+                Decision::Refused(_) => "refused".to_owned(),
+            };
+            out.push((format!("{play}/{index}/{}", resource.id()), what));
+        }
+    }
+    out
+}
+
+fn shown_digest(change: &Change, digests: &KeyedDigests) -> String {
+    let side = |shown: &Shown| match shown {
+        Shown::Absent => "absent".to_owned(),
+        Shown::Plain(value) => format!("={value}"),
+        Shown::Hidden => "hidden".to_owned(),
+        Shown::Content(text) => text.fingerprint(digests).map_or_else(|missing| missing.to_string(), |print| print.as_str().to_owned()),
+        Shown::FileOnHost(path) => format!("file {path}"),
+    };
+    format!("{}:{}->{}", change.field, side(&change.before), side(&change.after))
+}

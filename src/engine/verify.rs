@@ -1,0 +1,289 @@
+//! Verifying: health checks, all of a host's at once. Commands and containers go in one script;
+//! http and tcp checks go through tunnels of the same connection, or straight from outside.
+
+use std::time::{Duration, Instant};
+
+use crate::diagnostic::{Failure, FailureClass, printable};
+use crate::engine::host::{HostRun, session_failure, text};
+use crate::engine::{http, journal};
+use crate::event::{CheckReport, EventKind};
+use crate::resource::Check;
+use crate::resource::check::{CheckKind, Vantage};
+use crate::shell::Script;
+use crate::transport::{Frame, PendingReply, Session};
+
+/// How long one try of a check may take.
+const ONE_TRY: Duration = Duration::from_secs(15);
+
+struct Pending {
+    title: String,
+    role: Option<String>,
+    check: Check,
+    started: Instant,
+    next: Instant,
+}
+
+impl HostRun {
+    /// Runs every check of every play of the host, and records the run's end on the host in the
+    /// same round trip.
+    ///
+    /// # Errors
+    /// [`FailureClass::Unhealthy`] with every failed check as a cause.
+    pub async fn verify_all(&mut self) -> Result<(), Failure> {
+        let plays: Vec<usize> = (0..self.program.plays.len()).collect();
+        let mut checks = Vec::new();
+        for play in plays {
+            checks.extend(self.checks_of(play, |_| true));
+        }
+        let recorded = self.record_end("ok").await?;
+        let outcome = self.run_checks(checks).await;
+        if let Some(reply) = recorded {
+            reply.wait().await.map_err(|error| session_failure("recording the run", &error))?;
+        }
+        if outcome.is_err() {
+            if let Some(reply) = self.record_end("unhealthy").await? {
+                reply.wait().await.map_err(|error| session_failure("recording the run", &error))?;
+            }
+        }
+        outcome
+    }
+
+    /// Runs the checks of one play (`gate: health` on a play).
+    ///
+    /// # Errors
+    /// As [`HostRun::verify_all`].
+    pub async fn verify_play(&mut self, play: usize) -> Result<(), Failure> {
+        match self.program.plays.iter().position(|candidate| candidate.index == play) {
+            Some(position) => self.verify_where(position, |_| true).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the checks of one play whose role is wanted.
+    pub(super) async fn verify_where(&mut self, play: usize, wanted: impl Fn(Option<&str>) -> bool) -> Result<(), Failure> {
+        let checks = self.checks_of(play, wanted);
+        self.run_checks(checks).await
+    }
+
+    fn checks_of(&self, play: usize, wanted: impl Fn(Option<&str>) -> bool) -> Vec<Pending> {
+        let now = Instant::now();
+        let play = &self.program.plays[play];
+        let declared = play.checks.iter().map(|task| (task.title.clone(), task.role.clone(), task.check.clone()));
+        let own = crate::engine::program::tasks_in(&play.nodes).into_iter().flat_map(|index| {
+            let task = &self.program.tasks[index];
+            task.resources.iter().flat_map(|resource| resource.checks()).map(|check| (check.id.clone(), task.role.clone(), check))
+        });
+        declared
+            .chain(own)
+            .filter(|(_, role, _)| wanted(role.as_deref()))
+            .map(|(title, role, check)| Pending { title, role, check, started: now, next: now })
+            .collect()
+    }
+
+    async fn record_end(&self, result: &str) -> Result<Option<PendingReply>, Failure> {
+        if !self.job.mode.takes_lock() {
+            return Ok(None);
+        }
+        let last = journal::Last { result: result.to_owned(), ..self.job.last.clone() };
+        let script = journal::finish(&last).append(crate::engine::survive::clean(&last.run));
+        self.session()?
+            .submit(Frame { unstoppable: true, ..Frame::new(script) })
+            .await
+            .map(Some)
+            .map_err(|error| session_failure("recording the run", &error))
+    }
+
+    /// Tries all checks together until each has passed or its time is over.
+    async fn run_checks(&mut self, mut checks: Vec<Pending>) -> Result<(), Failure> {
+        let mut causes = Vec::new();
+        if !checks.is_empty() {
+            self.doing(format!("checking health ({} checks)", checks.len()));
+        }
+        while !checks.is_empty() {
+            let now = Instant::now();
+            let (due, later): (Vec<_>, Vec<_>) = checks.into_iter().partition(|pending| pending.next <= now);
+            let session = self.session()?;
+            let outcomes = try_all(&session, &self.target.address, &due).await?;
+            checks = later;
+            for (mut pending, outcome) in due.into_iter().zip(outcomes) {
+                let spent = pending.started.elapsed();
+                let over = spent >= pending.check.within || self.job.interrupted();
+                if outcome.is_err() && !over {
+                    pending.next = Instant::now() + pending.check.every;
+                    checks.push(pending);
+                    continue;
+                }
+                let (passed, detail) = match outcome {
+                    Ok(detail) => (true, detail),
+                    Err(detail) => (false, detail),
+                };
+                if !passed {
+                    causes.push(format!("{}: {detail}", pending.title));
+                }
+                let milliseconds = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
+                self.emit(EventKind::Check(CheckReport { title: pending.title, role: pending.role, passed, detail, milliseconds }));
+            }
+            if let Some(next) = checks.iter().map(|pending| pending.next).min() {
+                tokio::time::sleep_until(next.into()).await;
+            }
+        }
+        self.checked = true;
+        if causes.is_empty() {
+            return Ok(());
+        }
+        let mut failure = Failure::new(FailureClass::Unhealthy, format!("{} health checks failed", causes.len()));
+        if causes.len() == 1 {
+            "a health check failed".clone_into(&mut failure.message);
+        }
+        failure.causes = causes;
+        Err(failure)
+    }
+}
+
+type Outcome = Result<String, String>;
+
+/// One try of every check: one round trip for those on the host, tunnels all at once.
+async fn try_all(session: &Session, address: &str, checks: &[Pending]) -> Result<Vec<Outcome>, Failure> {
+    let mut replies = Vec::new();
+    for pending in checks {
+        replies.push(match host_script(&pending.check.kind) {
+            Some(script) => {
+                let frame = Frame { deadline: ONE_TRY * 2, keep: 64 << 10, ..Frame::new(script) };
+                Some(session.submit(frame).await.map_err(|error| session_failure("checking health", &error))?)
+            }
+            None => None,
+        });
+    }
+    let network = checks.iter().map(|pending| async {
+        match tokio::time::timeout(ONE_TRY, network_check(session, address, &pending.check.kind)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Some(Err(format!("no answer within {} s", ONE_TRY.as_secs()))),
+        }
+    });
+    let network = futures::future::join_all(network).await;
+    let mut outcomes = Vec::with_capacity(checks.len());
+    for ((pending, reply), network) in checks.iter().zip(replies).zip(network) {
+        let outcome = match reply {
+            Some(reply) => {
+                let output = reply.wait().await.map_err(|error| session_failure("checking health", &error))?;
+                host_outcome(&pending.check.kind, output.status, &text(&output), &String::from_utf8_lossy(&output.stderr))
+            }
+            None => network.unwrap_or_else(|| Err("nothing to check".to_owned())),
+        };
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+/// The script of a check that runs on the host.
+fn host_script(kind: &CheckKind) -> Option<Script> {
+    match kind {
+        CheckKind::Command { script, .. } => Some(script.clone()),
+        CheckKind::ContainerHealthy { project, container } => {
+            let filter = match (project, container) {
+                (Some(project), _) => format!("label=com.docker.compose.project={project}"),
+                (None, Some(container)) => format!("name=^{container}$"),
+                (None, None) => return None,
+            };
+            Some(Script::sh(
+                "ids=$(docker ps -aq --no-trunc --filter {}) || exit 1; [ -n \"$ids\" ] || { echo 'no such container' >&2; exit 1; }\ndocker inspect --format '{{.Name}} {{.State.Status}} {{.State.ExitCode}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{index .Config.Labels \"com.docker.compose.oneoff\"}}/{{.HostConfig.RestartPolicy.Name}}' $ids",
+                &[&filter],
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn host_outcome(kind: &CheckKind, status: i32, stdout: &str, stderr: &str) -> Outcome {
+    let said = printable(stderr.lines().last().or_else(|| stdout.lines().last()).unwrap_or_default());
+    if status != 0 {
+        return Err(format!("status {status}: {said}"));
+    }
+    match kind {
+        CheckKind::Command { contains: Some(wanted), .. } if !stdout.contains(wanted.as_str()) => {
+            Err(format!("the output lacks `{wanted}`: {said}"))
+        }
+        CheckKind::ContainerHealthy { .. } => containers_outcome(stdout),
+        _ => Ok(printable(stdout.lines().next().unwrap_or_default())),
+    }
+}
+
+/// A service passes if it runs and is healthy where it has a health check; a one-shot that ended
+/// well, and is not to be restarted, passes too.
+fn containers_outcome(stdout: &str) -> Outcome {
+    let mut bad = Vec::new();
+    let mut count = 0;
+    for line in stdout.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [name, state, code, health, restart] = words[..] else { continue };
+        count += 1;
+        let one_shot =
+            state == "exited" && code == "0" && (restart.ends_with("/no") || restart.ends_with("/on-failure") || restart.ends_with('/'));
+        let running = state == "running" && matches!(health, "healthy" | "none");
+        if !one_shot && !running {
+            bad.push(printable(&format!(
+                "{} is {state}{}",
+                name.trim_start_matches('/'),
+                if health == "none" { String::new() } else { format!(" ({health})") }
+            )));
+        }
+    }
+    if bad.is_empty() { Ok(format!("{count} containers healthy")) } else { Err(bad.join(", ")) }
+}
+
+async fn network_check(session: &Session, address: &str, kind: &CheckKind) -> Option<Outcome> {
+    Some(match kind {
+        CheckKind::Http { url, status, contains, verify_tls, ca_pem, from } => {
+            let request = http::Request { url, verify_tls: *verify_tls, ca_pem: ca_pem.as_deref() };
+            let response = match from {
+                Vantage::Host => {
+                    http::get(&request, |host, port| async move { session.tunnel(&host, port).await.map_err(|failure| failure.message) })
+                        .await
+                }
+                Vantage::Outside => http::get(&request, |host, port| http::direct(host, port)).await,
+            };
+            response.and_then(|response| response.check(status, contains.as_deref()))
+        }
+        CheckKind::Tcp { address: to, port, from } => match connect(session, to, *port, *from, address).await {
+            Ok(()) => Ok(format!("port {port} accepts")),
+            Err(why) => Err(why),
+        },
+        CheckKind::PortClosed { address: to, port, from } => match connect(session, to, *port, *from, address).await {
+            Ok(()) => Err(format!("port {port} is open")),
+            Err(_) => Ok(format!("port {port} is closed")),
+        },
+        CheckKind::Command { .. } | CheckKind::ContainerHealthy { .. } => return None,
+    })
+}
+
+async fn connect(session: &Session, to: &str, port: u16, from: Vantage, host_address: &str) -> Result<(), String> {
+    match from {
+        Vantage::Host => session.tunnel(to, port).await.map(drop).map_err(|failure| failure.message),
+        Vantage::Outside => {
+            let to = if matches!(to, "localhost" | "127.0.0.1" | "") { host_address } else { to };
+            let attempt = tokio::time::timeout(Duration::from_secs(5), tokio::net::TcpStream::connect((to, port))).await;
+            match attempt {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer within 5 s".to_owned()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_must_run_and_be_healthy() {
+        assert_eq!(
+            containers_outcome("/web running 0 healthy False/always\n/job exited 0 none False/no\n"),
+            Ok("2 containers healthy".into())
+        );
+        assert_eq!(
+            containers_outcome("/web running 0 unhealthy False/always\n/db exited 1 none False/always\n"),
+            Err("web is running (unhealthy), db is exited".into())
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! `--format json`: one document at the end of the run, of a documented and versioned schema
+//! (docs/json.md), or the raw events, one a line (`--format jsonl`).
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::event::{CheckReport, Event, EventKind, HostReport, RunInfo, TaskReport};
+
+/// Version of the document's schema: the first number changes when something is taken away.
+pub const SCHEMA: &str = "1.0";
+
+/// The document.
+#[derive(Serialize)]
+pub struct Document {
+    schema: &'static str,
+    run: RunInfo,
+    exit: u8,
+    seconds: f64,
+    warnings: Vec<String>,
+    hosts: BTreeMap<String, Host>,
+}
+
+#[derive(Default, Serialize)]
+struct Host {
+    #[serde(flatten)]
+    report: HostReport,
+    tasks: Vec<TaskReport>,
+    checks: Vec<CheckReport>,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self { schema: SCHEMA, run: RunInfo::default(), exit: 0, seconds: 0.0, warnings: Vec::new(), hosts: BTreeMap::new() }
+    }
+}
+
+impl Document {
+    /// Takes one event.
+    pub fn event(&mut self, event: &Event) {
+        match (&event.host, &event.kind) {
+            (_, EventKind::RunStarted(info)) => self.run = info.clone(),
+            (_, EventKind::Warning { text }) => self.warnings.push(text.clone()),
+            (_, EventKind::RunFinished { exit, seconds }) => (self.exit, self.seconds) = (*exit, *seconds),
+            (Some(host), EventKind::Task(task)) => self.host(host).tasks.push(task.clone()),
+            (Some(host), EventKind::Check(check)) => self.host(host).checks.push(check.clone()),
+            (Some(host), EventKind::HostFinished(report)) => self.host(host).report = report.clone(),
+            _ => {}
+        }
+    }
+
+    fn host(&mut self, name: &str) -> &mut Host {
+        self.hosts.entry(name.to_owned()).or_default()
+    }
+
+    /// The document as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+/// `--format jsonl`: each event as it happens, one JSON object a line.
+pub struct Lines;
+
+impl crate::event::Listener for Lines {
+    fn event(&mut self, event: &Event) {
+        use std::io::Write as _;
+        if let Ok(line) = serde_json::to_string(event) {
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        }
+    }
+}

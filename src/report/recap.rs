@@ -1,0 +1,111 @@
+//! Ansible's recap to the letter, because scripts grep it; then what Ansible does not say: how
+//! long each role took and how many round trips each host cost.
+
+use std::collections::BTreeMap;
+
+use crate::event::{Event, EventKind, HostReport, Recap};
+use crate::report::{Paint, paint};
+
+/// Collects what the recap needs.
+#[derive(Default)]
+pub struct Summary {
+    hosts: BTreeMap<String, HostReport>,
+}
+
+impl Summary {
+    /// Takes one event.
+    pub fn event(&mut self, event: &Event) {
+        if let (Some(host), EventKind::HostFinished(report)) = (&event.host, &event.kind) {
+            self.hosts.insert(host.clone(), report.clone());
+        }
+    }
+
+    /// The recap, for stdout.
+    #[must_use]
+    pub fn render(&self, colour: bool, changes: bool) -> String {
+        let mut out = format!("\n{}\n", paint(colour, Paint::Bold, &heading("PLAY RECAP")));
+        for (host, report) in &self.hosts {
+            out.push_str(&line(host, &report.recap, colour));
+            out.push('\n');
+        }
+        if changes {
+            out.push_str(&self.timings());
+        }
+        out
+    }
+
+    fn timings(&self) -> String {
+        let mut roles: BTreeMap<&str, f64> = BTreeMap::new();
+        for report in self.hosts.values() {
+            for (role, seconds) in &report.roles {
+                let slowest = roles.entry(role).or_default();
+                *slowest = slowest.max(*seconds);
+            }
+        }
+        let mut slow: Vec<(&str, f64)> = roles.into_iter().filter(|(_, seconds)| *seconds >= 0.05).collect();
+        slow.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let mut out = String::new();
+        if !slow.is_empty() {
+            let list: Vec<String> = slow.iter().map(|(role, seconds)| format!("{role} {seconds:.1} s")).collect();
+            out.push_str(&format!("\nroles, slowest host: {}\n", list.join(", ")));
+        }
+        let trips: Vec<String> =
+            self.hosts.iter().map(|(host, report)| format!("{host} {} in {:.1} s", report.round_trips, report.seconds)).collect();
+        let shown = trips.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        let more = trips.len().saturating_sub(8);
+        out.push_str(&format!(
+            "round trips after login: {shown}{}\n",
+            if more > 0 { format!(", and {more} more hosts") } else { String::new() }
+        ));
+        out
+    }
+}
+
+/// A heading as Ansible pads it.
+#[must_use]
+pub fn heading(text: &str) -> String {
+    let stars = 79_usize.saturating_sub(text.chars().count() + 1).max(3);
+    format!("{text} {}", "*".repeat(stars))
+}
+
+/// One host's line: `host : ok=N changed=N unreachable=N failed=N skipped=N rescued=N ignored=N`.
+#[must_use]
+pub fn line(host: &str, recap: &Recap, colour: bool) -> String {
+    let name = if recap.failed + recap.unreachable > 0 {
+        Paint::Red
+    } else if recap.changed > 0 {
+        Paint::Yellow
+    } else {
+        Paint::Green
+    };
+    let field = |key: &str, value: u32, colour_of: Paint| {
+        let text = format!("{key}={value:<4}");
+        paint(colour && value > 0, colour_of, &text)
+    };
+    format!(
+        "{} : {} {} {} {} {} {} {}",
+        paint(colour, name, &format!("{host:<26}")),
+        field("ok", recap.ok, Paint::Green),
+        field("changed", recap.changed, Paint::Yellow),
+        field("unreachable", recap.unreachable, Paint::Red),
+        field("failed", recap.failed, Paint::Red),
+        field("skipped", recap.skipped, Paint::Cyan),
+        field("rescued", recap.rescued, Paint::Yellow),
+        field("ignored", recap.ignored, Paint::Cyan),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_ansibles() {
+        let recap = Recap { ok: 12, changed: 3, skipped: 1, ..Recap::default() };
+        assert_eq!(
+            line("web1", &recap, false),
+            "web1                       : ok=12   changed=3    unreachable=0    failed=0    skipped=1    rescued=0    ignored=0   "
+        );
+        assert_eq!(heading("PLAY RECAP").len(), 79);
+    }
+}

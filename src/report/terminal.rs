@@ -1,0 +1,273 @@
+//! The run as people follow it: bars on a terminal, plain lines elsewhere, on stderr; the plan's
+//! and the tasks' lines on stdout in Ansible's words.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::event::{CheckReport, Event, EventKind, FailureReport, HostReport, Listener, Outcome, ResourceReport, TaskReport};
+use crate::report::recap::{Summary, heading};
+use crate::report::{Paint, paint};
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verbosity {
+    /// `-v` up to `-vvvv`.
+    pub level: u8,
+    pub diff: bool,
+    pub colour: bool,
+    /// Show bars: stderr is a terminal.
+    pub bars: bool,
+    /// Say nothing on stdout but errors (`--format json` prints its own).
+    pub quiet: bool,
+    /// A plan: words are `would change`.
+    pub planning: bool,
+}
+
+/// Shows a run.
+pub struct Terminal {
+    verbosity: Verbosity,
+    bars: MultiProgress,
+    hosts: BTreeMap<String, ProgressBar>,
+    uploads: HashMap<(String, String), ProgressBar>,
+    summary: Summary,
+    last_title: String,
+}
+
+impl Terminal {
+    /// A terminal that says this much.
+    #[must_use]
+    pub fn new(verbosity: Verbosity) -> Self {
+        let target = if verbosity.bars { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        Self {
+            verbosity,
+            bars: MultiProgress::with_draw_target(target),
+            hosts: BTreeMap::new(),
+            uploads: HashMap::new(),
+            summary: Summary::default(),
+            last_title: String::new(),
+        }
+    }
+
+    /// Prints lines to stdout above the bars.
+    fn say(&self, text: &str) {
+        if self.verbosity.quiet {
+            return;
+        }
+        self.bars.suspend(|| {
+            // A reader that went away (`| head`) is no reason to stop the run.
+            let _ = writeln!(std::io::stdout().lock(), "{text}");
+        });
+    }
+
+    /// Prints lines to stderr above the bars.
+    fn note(&self, text: &str) {
+        self.bars.suspend(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
+        });
+    }
+
+    fn bar(&mut self, host: &str) -> &ProgressBar {
+        let bars = &self.bars;
+        self.hosts.entry(host.to_owned()).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:.bold} {wide_msg} {elapsed}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(host.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        })
+    }
+
+    fn doing(&mut self, host: &str, what: &str) {
+        if self.verbosity.bars {
+            // More bars than lines would scroll the screen away.
+            if self.hosts.len() < 30 || self.hosts.contains_key(host) {
+                self.bar(host).set_message(what.to_owned());
+            }
+        } else if self.verbosity.level >= 2 {
+            self.note(&format!("{host}: {what}"));
+        }
+    }
+
+    fn upload(&mut self, host: &str, name: &str, done: u64, total: u64) {
+        if !self.verbosity.bars {
+            if done >= total && self.verbosity.level >= 1 {
+                self.note(&format!("{host}: sent {name}, {total} bytes"));
+            }
+            return;
+        }
+        let bars = &self.bars;
+        let key = (host.to_owned(), name.to_owned());
+        let bar = self.uploads.entry(key.clone()).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new(total));
+            if let Ok(style) = ProgressStyle::with_template("  {prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(format!("{host} {name}"));
+            bar
+        });
+        bar.set_position(done);
+        if done >= total {
+            bar.finish_and_clear();
+            self.uploads.remove(&key);
+        }
+    }
+
+    fn task(&mut self, host: &str, task: &TaskReport) {
+        let boring = matches!(task.outcome, Outcome::Ok | Outcome::Skipped { .. });
+        let notes: Vec<&String> = task.resources.iter().flat_map(|resource| &resource.notes).collect();
+        if boring && self.verbosity.level == 0 && (notes.is_empty() || !self.verbosity.planning) {
+            return;
+        }
+        let title =
+            if task.handler { heading(&format!("RUNNING HANDLER [{}]", task.title)) } else { heading(&format!("TASK [{}]", task.title)) };
+        let mut out = String::new();
+        if title != self.last_title {
+            out.push_str(&format!("\n{}\n", paint(self.verbosity.colour, Paint::Bold, &title)));
+            self.last_title = title;
+        }
+        let colour = self.verbosity.colour;
+        let (word, shade) = word(&task.outcome);
+        let host_name = crate::diagnostic::printable(host);
+        out.push_str(&paint(colour, shade, &format!("{word}: [{host_name}]{}", detail(&task.outcome))));
+        for resource in &task.resources {
+            self.resource(&mut out, resource);
+        }
+        if let Outcome::Failed { failure } | Outcome::Ignored { failure } = &task.outcome {
+            out.push_str(&failure_text(failure, colour));
+        }
+        if matches!(task.outcome, Outcome::Ignored { .. }) {
+            out.push_str("\n...ignoring");
+        }
+        self.say(&out);
+    }
+
+    fn resource(&self, out: &mut String, resource: &ResourceReport) {
+        let colour = self.verbosity.colour;
+        for change in &resource.changes {
+            let side = |value: &Option<String>| {
+                value.as_ref().map_or_else(|| "absent".to_owned(), |value| crate::diagnostic::printable(&value.replace('\n', "\\n")))
+            };
+            let text = format!("\n  {} {}: {} -> {}", resource.id, change.field, side(&change.before), side(&change.after));
+            out.push_str(&paint(colour, Paint::Yellow, &text));
+            if let (true, Some(diff)) = (self.verbosity.diff, &change.diff) {
+                out.push_str(&format!("\n--- before: {0}\n+++ after: {0}\n", resource.id.name));
+                for line in diff.lines().filter(|line| !line.starts_with("--- ") && !line.starts_with("+++ ")) {
+                    let shade = match line.as_bytes().first() {
+                        Some(b'+') => Some(Paint::Green),
+                        Some(b'-') => Some(Paint::Red),
+                        Some(b'@') => Some(Paint::Cyan),
+                        _ => None,
+                    };
+                    let line = crate::diagnostic::printable(line);
+                    out.push_str(&shade.map_or(line.clone(), |shade| paint(colour, shade, &line)));
+                    out.push('\n');
+                }
+            }
+        }
+        if let Outcome::KnownAfter { resource: other } = &resource.outcome {
+            out.push_str(&paint(colour, Paint::Cyan, &format!("\n  {}: known after {other}", resource.id)));
+        }
+        if let Outcome::Unknown { reason } = &resource.outcome {
+            out.push_str(&paint(colour, Paint::Red, &format!("\n  {}: unknown: {}", resource.id, crate::diagnostic::printable(reason))));
+        }
+        if let (Outcome::Failed { failure }, true) = (&resource.outcome, self.verbosity.planning) {
+            out.push_str(&paint(colour, Paint::Red, &format!("\n  {}: refused: {}", resource.id, failure.message)));
+        }
+        if resource.unchecked && !matches!(resource.outcome, Outcome::Ok) {
+            out.push_str(&format!("\n  {}: not checkable: it runs every time (add `creates`, `unless` or `onlyif`)", resource.id));
+        }
+        for note in &resource.notes {
+            out.push_str(&paint(colour, Paint::Cyan, &format!("\n  note: {}: {note}", resource.id)));
+        }
+    }
+
+    fn check(&self, host: &str, check: &CheckReport) {
+        let colour = self.verbosity.colour;
+        let seconds = Duration::from_millis(check.milliseconds).as_secs_f64();
+        if check.passed {
+            if self.verbosity.level >= 1 || self.verbosity.planning {
+                self.say(&paint(colour, Paint::Green, &format!("healthy: [{host}] {} ({}, {seconds:.1} s)", check.title, check.detail)));
+            }
+        } else {
+            self.say(&paint(colour, Paint::Red, &format!("unhealthy: [{host}] {}: {} ({seconds:.1} s)", check.title, check.detail)));
+        }
+    }
+
+    fn host_finished(&mut self, host: &str, report: &HostReport) {
+        if let Some(bar) = self.hosts.remove(host) {
+            bar.finish_and_clear();
+        }
+        let Some(failure) = &report.failure else { return };
+        let colour = self.verbosity.colour;
+        let word = if failure.class.is_unreachable() { "UNREACHABLE" } else { "FAILED" };
+        self.note(&format!(
+            "{}{}",
+            paint(colour, Paint::Red, &format!("\nfatal: [{host}]: {word}! => {}", failure.message)),
+            failure_text(failure, colour)
+        ));
+    }
+}
+
+fn word(outcome: &Outcome) -> (&'static str, Paint) {
+    match outcome {
+        Outcome::Ok => ("ok", Paint::Green),
+        Outcome::Changed => ("changed", Paint::Yellow),
+        Outcome::WouldChange => ("would change", Paint::Yellow),
+        Outcome::KnownAfter { .. } => ("known after", Paint::Cyan),
+        Outcome::Skipped { .. } => ("skipping", Paint::Cyan),
+        Outcome::Failed { .. } | Outcome::Ignored { .. } => ("failed", Paint::Red),
+        Outcome::Unknown { .. } => ("unknown", Paint::Red),
+    }
+}
+
+fn detail(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Skipped { reason } => format!(" ({reason})"),
+        Outcome::Failed { failure } | Outcome::Ignored { failure } => format!(" => {}", failure.message),
+        _ => String::new(),
+    }
+}
+
+/// Causes, the last lines of both streams, told apart, and the hint.
+fn failure_text(failure: &FailureReport, colour: bool) -> String {
+    let mut out = String::new();
+    for cause in &failure.causes {
+        out.push_str(&format!("\n  caused by: {cause}"));
+    }
+    for (name, text) in [("stdout", &failure.stdout), ("stderr", &failure.stderr)] {
+        for line in text.lines() {
+            out.push_str(&format!("\n  {} {line}", paint(colour, Paint::Dim, &format!("{name} |"))));
+        }
+    }
+    if let Some(hint) = &failure.hint {
+        out.push_str(&format!("\n  {} {hint}", paint(colour, Paint::Bold, "hint:")));
+    }
+    out
+}
+
+impl Listener for Terminal {
+    fn event(&mut self, event: &Event) {
+        self.summary.event(event);
+        match (&event.host, &event.kind) {
+            (None, EventKind::PlayStarted { name, hosts, .. }) if !self.verbosity.quiet => {
+                self.say(&format!("\n{}", paint(self.verbosity.colour, Paint::Bold, &heading(&format!("PLAY [{name}]")))));
+                if hosts.is_empty() {
+                    self.say("skipping: no hosts matched");
+                }
+            }
+            (_, EventKind::Warning { text }) => self.note(&paint(self.verbosity.colour, Paint::Yellow, &format!("warning: {text}"))),
+            (Some(host), EventKind::Doing { what }) => self.doing(host, what),
+            (Some(host), EventKind::Upload { name, done, total }) => self.upload(host, name, *done, *total),
+            (Some(host), EventKind::Task(task)) => self.task(host, task),
+            (Some(host), EventKind::Check(check)) => self.check(host, check),
+            (Some(host), EventKind::HostFinished(report)) => self.host_finished(host, report),
+            (None, EventKind::RunFinished { .. }) => self.say(&self.summary.render(self.verbosity.colour, true)),
+            _ => {}
+        }
+    }
+}

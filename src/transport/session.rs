@@ -1,0 +1,247 @@
+//! A privileged shell on a host, as the engine sees it: frames go in, answers come out, in order.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+
+use super::access::{Access, Opened};
+use super::frame::Raw;
+use super::pump::{self, BYTES_AHEAD, Outgoing, Shared, ShellInfo, Waiting};
+use super::{Frame, Output, SessionError, frame};
+use crate::diagnostic::Failure;
+use crate::secret::{Masker, Vault};
+
+/// How long closing waits for the shell to end by itself.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// A privileged shell on a host. Dropping it closes the connection; what runs on the host then
+/// ends on its own or goes on: [`Session::kill`] ends it.
+pub struct Session {
+    pub(super) access: Arc<Access>,
+    shared: Arc<Shared>,
+    shell: ShellInfo,
+    /// Names the stop flag.
+    stop: String,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+    /// Held while a frame finds its place, so that the order of calls is the order on the host.
+    order: Mutex<()>,
+    secrets: Arc<RwLock<(Arc<Vault>, Masker)>>,
+}
+
+/// A frame that was sent and not answered yet.
+pub struct PendingReply {
+    seq: u64,
+    answer: Answer,
+    shared: Arc<Shared>,
+    secrets: Arc<RwLock<(Arc<Vault>, Masker)>>,
+}
+
+enum Answer {
+    Sent(oneshot::Receiver<Result<Raw, SessionError>>),
+    /// Not sent, because the run was stopped.
+    Skipped,
+}
+
+impl PendingReply {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// The connection was lost, or the frame (or one before it) took longer than its deadline.
+    pub async fn wait(self) -> Result<Output, SessionError> {
+        let Answer::Sent(answer) = self.answer else { return Ok(Output { skipped: true, ..Output::default() }) };
+        let raw = answer.await.unwrap_or_else(|_| Err(SessionError::Lost("the session was closed".to_owned())));
+        {
+            let mut state = self.shared.state();
+            if self.seq >= state.counted_below {
+                state.trips += 1;
+                state.counted_below = state.next_seq;
+            }
+        }
+        let masker = self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();
+        raw.map(|raw| raw.finish(&masker))
+    }
+}
+
+/// A shell that is about to be opened: what frames need to be written before it has greeted.
+#[derive(Clone)]
+pub(super) struct Opening {
+    nonce: String,
+    stop: String,
+    first: Option<Frame>,
+    vault: Arc<Vault>,
+}
+
+impl Opening {
+    pub(super) fn new(first: Option<Frame>, vault: Arc<Vault>) -> Self {
+        Self { nonce: frame::nonce(), stop: frame::nonce(), first, vault }
+    }
+
+    /// Opens the shell. The first frame travels with the command that starts it where it can.
+    ///
+    /// # Errors
+    /// As [`Access::open`]; a secret of the first frame that is missing.
+    pub(super) async fn open(self, access: Access) -> Result<(Session, Option<PendingReply>), Failure> {
+        let script = match &self.first {
+            Some(first) => Some(first.script.fill(&self.vault).map_err(|missing| bug(&missing))?),
+            None => None,
+        };
+        let ahead = |merged| {
+            let mut text = zeroize::Zeroizing::new(frame::prologue(&self.stop, &self.nonce, merged));
+            if let (Some(first), Some(script)) = (&self.first, &script) {
+                text.push_str(&frame::text(first, script, &self.nonce, 1, merged));
+            }
+            text
+        };
+        let Opened { shell, greeting } = access.open(&ahead(false), &ahead(true)).await?;
+        let info = ShellInfo { pid: greeting.pid, nonce: self.nonce, merged: shell.merged };
+        let shared = Arc::new(Shared::new());
+        let access = Arc::new(access);
+        let (outgoing, receiver) = mpsc::unbounded_channel();
+        let secrets = Arc::new(RwLock::new((self.vault.clone(), self.vault.masker())));
+        let session = Session {
+            access: access.clone(),
+            shared: shared.clone(),
+            shell: info.clone(),
+            stop: self.stop,
+            outgoing,
+            order: Mutex::new(()),
+            secrets,
+        };
+        let reply = match self.first {
+            Some(first) => Some(session.expect(&first, 0).await.map_err(|error| bug(&error))?),
+            None => None,
+        };
+        tokio::spawn(pump::write(shell.writer, receiver, shared.clone()));
+        tokio::spawn(pump::read(shell.reader, greeting, shared, access, info));
+        Ok((session, reply))
+    }
+}
+
+fn bug(error: &impl ToString) -> Failure {
+    Failure::new(crate::diagnostic::FailureClass::Bug, error.to_string())
+}
+
+impl Session {
+    /// Sends a frame without waiting for its answer; waits only while 8 frames or 256 KiB are
+    /// unanswered (DESIGN 8.4). Frames run in the order sent.
+    ///
+    /// # Errors
+    /// The session is over, or a secret is not in the vault.
+    pub async fn submit(&self, frame: Frame) -> Result<PendingReply, SessionError> {
+        let vault = self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner).0.clone();
+        let script = frame.script.fill(&vault)?;
+        let _order = self.order.lock().await;
+        let reply = self.expect(&frame, script.len()).await?;
+        if let Answer::Sent(_) = reply.answer {
+            let text = frame::text(&frame, &script, &self.shell.nonce, reply.seq, self.shell.merged);
+            if self.outgoing.send(Outgoing::Frame(reply.seq, text)).is_err() {
+                self.shared.lose("the session was closed");
+            }
+        }
+        Ok(reply)
+    }
+
+    /// Registers a frame as the next one, once there is room for it.
+    async fn expect(&self, frame: &Frame, len: usize) -> Result<PendingReply, SessionError> {
+        let len = u32::try_from(len).unwrap_or(BYTES_AHEAD).min(BYTES_AHEAD);
+        let frames = self.permits(&self.shared.frames, 1).await?;
+        let bytes = self.permits(&self.shared.bytes, len).await?;
+        let (sender, receiver) = oneshot::channel();
+        let waiting = Waiting {
+            seq: 0,
+            keep: frame.keep,
+            deadline: frame.deadline,
+            answer: sender,
+            _permits: (frames, bytes),
+            stdout: None,
+            stderr: None,
+        };
+        let seq = self.shared.expect(waiting, frame.unstoppable);
+        let answer = if seq.is_some() { Answer::Sent(receiver) } else { Answer::Skipped };
+        Ok(PendingReply { seq: seq.unwrap_or(0), answer, shared: self.shared.clone(), secrets: self.secrets.clone() })
+    }
+
+    async fn permits(&self, of: &Arc<Semaphore>, count: u32) -> Result<tokio::sync::OwnedSemaphorePermit, SessionError> {
+        let over = || self.shared.state().over.clone().unwrap_or_else(|| SessionError::Lost("the session was closed".to_owned()));
+        of.clone().acquire_many_owned(count).await.map_err(|_| over())
+    }
+
+    /// Sends a frame and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`Session::submit`] and [`PendingReply::wait`].
+    pub async fn run(&self, frame: Frame) -> Result<Output, SessionError> {
+        self.submit(frame).await?.wait().await
+    }
+
+    /// Times the caller waited for the host since the shell was open. Waiting for a frame that
+    /// was sent before an earlier wait ended costs nothing: it travelled with that one.
+    #[must_use]
+    pub fn round_trips(&self) -> usize {
+        self.shared.state().trips
+    }
+
+    /// The next unused block number.
+    #[must_use]
+    pub fn new_block(&self) -> u32 {
+        let mut state = self.shared.state();
+        state.next_block += 1;
+        state.next_block - 1
+    }
+
+    /// Whether the session can still be used.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.state().over.is_none()
+    }
+
+    /// Waits until the session is over, for whatever reason.
+    pub(super) async fn ended(&self) {
+        pump::over(&mut self.shared.closed.subscribe()).await;
+    }
+
+    /// Frames that have not started are skipped from now on; the one under way goes on. Frames
+    /// that are `unstoppable` still run.
+    pub async fn stop(&self) {
+        {
+            let mut state = self.shared.state();
+            state.stopped = true;
+            if state.waiting.len() < 2 || state.over.is_some() {
+                return;
+            }
+        }
+        if let Err(failure) = self.access.aside(&frame::set_stop(&self.stop)).await {
+            tracing::warn!("could not stop what was already sent: {failure}");
+        }
+    }
+
+    /// Kills the frame under way and closes.
+    pub async fn kill(&self) {
+        let lost = SessionError::Lost("killed".to_owned());
+        self.shared.end(lost.clone(), lost);
+        pump::kill(&self.access, &self.shell).await;
+        self.access.disconnect().await;
+    }
+
+    /// Holes are filled from this vault from now on, and output is masked with its masker.
+    pub fn set_vault(&self, vault: Arc<Vault>, masker: Masker) {
+        *self.secrets.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (vault, masker);
+    }
+
+    /// Ends the shell and the connection.
+    pub async fn close(&self) {
+        let last = if self.shared.state().stopped { frame::CLEAR_STOP } else { "" };
+        let _ = self.outgoing.send(Outgoing::End(last.to_owned()));
+        let mut closed = self.shared.closed.subscribe();
+        let _ = tokio::time::timeout(CLOSING, pump::over(&mut closed)).await;
+        self.shared.lose("the session was closed");
+        self.access.disconnect().await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shared.lose("the session was dropped");
+    }
+}

@@ -1,0 +1,7 @@
+//! End to end: the real binary against real hosts of the lab. Containers need root; a test that
+//! cannot run says why, and fails where CI could have run it.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod apply;
+mod harness;
