@@ -361,13 +361,11 @@ impl HostRun {
             (_, Some(before)) => before.append(body),
         };
         Frame {
-            script,
             deadline: timeout.map_or(step.deadline, Duration::from_secs),
             block: Some(block),
-            in_shell: false,
             user: step.user.clone(),
             keep: KEEP_OUTPUT,
-            unstoppable: false,
+            ..Frame::new(script)
         }
     }
 

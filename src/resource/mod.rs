@@ -4,6 +4,11 @@
 //! what was read, what to change ([`Resource::plan`]); it never talks to a host. Adding a kind is
 //! one file beside this one and one line in the `kinds!` list below.
 
+pub mod argument;
+pub mod check;
+pub mod copy;
+pub mod directory;
+pub mod file;
 pub mod apparmor_profile;
 pub mod audit_rules;
 pub mod check;
@@ -15,10 +20,18 @@ pub mod docker_image;
 pub mod docker_network;
 pub mod docker_volume;
 pub mod firewall;
+pub mod fragment;
 pub mod interview;
+pub mod lineinfile;
+pub mod managed;
 pub mod observe;
 mod own_file;
 pub mod plan;
+pub mod template;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod file_tests;
 mod running;
 pub mod seccomp_profile;
 mod source_text;
@@ -183,6 +196,34 @@ pub trait Sources {
     /// As for [`Sources::file`].
     fn file_path(&self, name: &str) -> Result<std::path::PathBuf, String>;
 
+    /// Size in bytes and SHA-256 in hex of `files/NAME`, without holding it in memory.
+    ///
+    /// # Errors
+    /// As for [`Sources::file`].
+    fn file_digest(&self, name: &str) -> Result<(u64, String), String> {
+        use sha2::Digest as _;
+        let Ok(path) = self.file_path(name) else {
+            let bytes = self.file(name)?;
+            return Ok((bytes.len() as u64, crate::secret::sha256(&bytes)));
+        };
+        let mut hash = sha2::Sha256::new();
+        let copied = std::fs::File::open(&path).and_then(|mut file| {
+            let mut buffer = vec![0; 1 << 16];
+            let mut size = 0;
+            loop {
+                let read = std::io::Read::read(&mut file, &mut buffer)?;
+                if read == 0 {
+                    return Ok(size);
+                }
+                hash.update(&buffer[..read]);
+                size += read as u64;
+            }
+        });
+        copied
+            .map(|size| (size, crate::secret::hex(&hash.finalize())))
+            .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))
+    }
+
     /// Paths of all files below `files/NAME` or `templates/NAME`, relative to it, sorted.
     ///
     /// # Errors
@@ -303,6 +344,12 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 
 /// All base kinds. A new kind adds its module above and its line here.
 pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<copy::Copy>(),
+    KindEntry::of::<directory::Directory>(),
+    KindEntry::of::<file::File>(),
+    KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<lineinfile::LineInFile>(),
+    KindEntry::of::<template::Template>(),
     KindEntry::of::<docker_image::DockerImage>(),
     KindEntry::of::<docker_network::DockerNetwork>(),
     KindEntry::of::<docker_volume::DockerVolume>(),

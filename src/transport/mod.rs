@@ -1,13 +1,20 @@
 //! The transport: connections to hosts, one privileged shell on each, scripts on its stdin.
 
 mod access;
+mod auth;
 mod capture;
 mod connection;
 mod connector;
+mod dial;
 mod frame;
+mod hop;
+mod host_keys;
+mod keys;
+mod known_hosts;
 mod pump;
 mod session;
 mod shell_channel;
+mod ssh_config;
 mod sudo;
 #[cfg(test)]
 mod tests;
@@ -123,7 +130,8 @@ pub enum SessionError {
     Missing(#[from] crate::secret::MissingSecret),
 }
 
-pub use connector::Connector;
+pub use connector::{Connector, Controller};
+pub use keys::Ask;
 pub use session::{PendingReply, Session};
 
 /// A byte stream in both directions.
