@@ -44,11 +44,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Exec(arguments) => facts::exec(arguments),
         Command::Init(arguments) => init::run(arguments),
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
-        Command::Completions(arguments) => completions::run(arguments),
-    match cli.command {
-        Command::Completions(arguments) => completions::run(&arguments),
         Command::Secrets(arguments) => secrets::run(arguments),
-        _ => Exit::Bug,
+        Command::Completions(arguments) => completions::run(arguments),
     }
 }
 

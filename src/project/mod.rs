@@ -1,7 +1,6 @@
 //! Loading: files -> a [`Project`], typed, located, still unrendered. No network.
 
 pub mod leaks;
-pub mod vault;
 //!
 //! Every problem of the files is reported in one run. What can be judged only with a host's
 //! variables and facts is left to `resolve/`.

@@ -4,21 +4,23 @@
 //! what was read, what to change ([`Resource::plan`]); it never talks to a host. Adding a kind is
 //! one file beside this one and one line in the `kinds!` list below.
 
-pub mod argument;
-pub mod check;
-pub mod copy;
-pub mod directory;
-pub mod file;
 pub mod apparmor_profile;
+pub mod argument;
 pub mod audit_rules;
 pub mod check;
 pub mod claims;
+pub mod command;
 pub mod compose;
 pub mod compose_release;
+pub mod copy;
+pub mod directory;
 pub mod docker_archive;
 pub mod docker_image;
 pub mod docker_network;
 pub mod docker_volume;
+pub mod file;
+#[cfg(test)]
+mod file_tests;
 pub mod firewall;
 pub mod fragment;
 pub mod interview;
@@ -26,17 +28,18 @@ pub mod lineinfile;
 pub mod managed;
 pub mod observe;
 mod own_file;
+pub mod package;
 pub mod plan;
-pub mod template;
-#[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
-mod file_tests;
 mod running;
 pub mod seccomp_profile;
+pub mod service;
 mod source_text;
 pub mod sshd_config;
 pub mod sudoers;
+pub mod sysctl;
+pub mod template;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 
@@ -344,21 +347,22 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 
 /// All base kinds. A new kind adds its module above and its line here.
 pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<apparmor_profile::AppArmorProfile>(),
+    KindEntry::of::<audit_rules::AuditRules>(),
+    KindEntry::of::<command::CommandSpec>(),
     KindEntry::of::<copy::Copy>(),
     KindEntry::of::<directory::Directory>(),
-    KindEntry::of::<file::File>(),
-    KindEntry::of::<firewall::Firewall>(),
-    KindEntry::of::<lineinfile::LineInFile>(),
-    KindEntry::of::<template::Template>(),
     KindEntry::of::<docker_image::DockerImage>(),
     KindEntry::of::<docker_network::DockerNetwork>(),
     KindEntry::of::<docker_volume::DockerVolume>(),
-];
-pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>()];
-    KindEntry::of::<apparmor_profile::AppArmorProfile>(),
-    KindEntry::of::<audit_rules::AuditRules>(),
+    KindEntry::of::<file::File>(),
     KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<lineinfile::LineInFile>(),
+    KindEntry::of::<package::PackageSpec>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
+    KindEntry::of::<service::ServiceSpec>(),
     KindEntry::of::<sshd_config::SshdConfig>(),
     KindEntry::of::<sudoers::Sudoers>(),
+    KindEntry::of::<sysctl::SysctlSpec>(),
+    KindEntry::of::<template::Template>(),
 ];
