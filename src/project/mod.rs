@@ -1,6 +1,4 @@
 //! Loading: files -> a [`Project`], typed, located, still unrendered. No network.
-
-pub mod leaks;
 //!
 //! Every problem of the files is reported in one run. What can be judged only with a host's
 //! variables and facts is left to `resolve/`.
@@ -12,6 +10,7 @@ pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
 mod locate;
+pub mod leaks;
 pub mod lower;
 pub mod playbook;
 pub mod role;

@@ -16,6 +16,7 @@ mod order;
 mod place;
 mod resolver;
 mod scan;
+mod show;
 mod sources;
 mod tags;
 mod task;
@@ -30,6 +31,7 @@ mod yaml;
 pub use connection::{ConnectionVars, Jump, connection};
 pub use lint::check;
 pub use resolver::{Resolver, RunOptions, resolve};
+pub use show::{host_json, inventory_json, plain_variable};
 
 use crate::diagnostic::Location;
 use crate::resource::{Check, Resource};
