@@ -1,6 +1,4 @@
 //! Loading: files -> a [`Project`], typed, located, still unrendered. No network.
-
-pub mod leaks;
 //!
 //! Every problem of the files is reported in one run. What can be judged only with a host's
 //! variables and facts is left to `resolve/`.
@@ -11,6 +9,7 @@ pub mod hosts;
 pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
+pub mod leaks;
 mod locate;
 pub mod lower;
 pub mod playbook;
