@@ -3,9 +3,10 @@
 use crate::cli::CheckArgs;
 use crate::command::run::{load, show};
 use crate::command::{complain, print};
-use crate::diagnostic::{Exit, Level};
+use crate::diagnostic::{Diagnostic, Exit, Level};
 use crate::facts::Facts;
-use crate::resolve::{ConnectionVars, RunOptions, resolve};
+use crate::project::Project;
+use crate::resolve::{RunOptions, resolve};
 
 /// Checks playbooks: loads them and resolves every host with placeholder facts.
 pub(super) fn run(arguments: &CheckArgs) -> Exit {
@@ -48,36 +49,35 @@ fn check_one(playbook: &str, arguments: &CheckArgs) -> Exit {
         }
         return Exit::Fine;
     }
-    let options = RunOptions { check_mode: true, known_secrets: Some(loaded.store.names()), ..RunOptions::default() };
-    let mut problems = Vec::new();
-    let mut tasks = 0;
-    for host in project.hosts() {
-        problems.extend(ConnectionVars::of(project, host).err().into_iter().flatten());
-        match resolve(project, host, &Facts::placeholder(host), &options) {
-            Ok(program) => {
-                tasks += program.tasks().count();
-                if arguments.list_tasks {
-                    for task in program.tasks() {
-                        print(&format!("{host}: {} ({}:{})\n", task.title, task.location.file.display(), task.location.line));
-                    }
-                }
-            }
-            Err(diagnostics) => problems.extend(diagnostics),
-        }
+    let options = RunOptions { check_mode: true, known_secrets: Some(loaded.store.names()), offline: true, ..RunOptions::default() };
+    if arguments.list_tasks {
+        return list_tasks(project, &options);
     }
-    // The same mistake on every host is one mistake.
-    let mut unique: Vec<crate::diagnostic::Diagnostic> = Vec::new();
-    for problem in problems {
-        if !unique.contains(&problem) {
-            unique.push(problem);
-        }
-    }
-    show(&unique, Some(project));
-    if unique.iter().any(|problem| problem.level == Level::Error) {
+    // Warnings of loading were shown already.
+    let problems: Vec<Diagnostic> = crate::resolve::check(project, &options).into_iter().filter(|problem| !project.warnings.contains(problem)).collect();
+    show(&problems, Some(project));
+    let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
+    if errors > 0 {
+        complain(&format!("{playbook}: {errors} errors"));
         return Exit::Usage;
     }
-    if !arguments.list_tasks {
-        print(&format!("{playbook}: {} hosts, {tasks} tasks, no errors\n", project.hosts().len()));
+    print(&format!("{playbook}: {} hosts, no errors\n", project.hosts().len()));
+    Exit::Fine
+}
+
+fn list_tasks(project: &Project, options: &RunOptions) -> Exit {
+    for host in project.hosts() {
+        match resolve(project, host, &Facts::placeholder(host), options) {
+            Ok(program) => {
+                for task in program.tasks() {
+                    print(&format!("{host}: {} ({}:{})\n", task.title, task.location.file.display(), task.location.line));
+                }
+            }
+            Err(diagnostics) => {
+                show(&diagnostics, Some(project));
+                return Exit::Usage;
+            }
+        }
     }
     Exit::Fine
 }

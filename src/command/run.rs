@@ -22,7 +22,8 @@ use crate::project::vault::Store;
 use crate::project::{LoadOptions, Project};
 use crate::report::capture::Captured;
 use crate::report::terminal::{Terminal, Verbosity};
-use crate::resolve::{ConnectionVars, HostProgram, RunOptions, resolve};
+use crate::resolve::connection::Password;
+use crate::resolve::{ConnectionVars, HostProgram, Jump, RunOptions, connection, resolve};
 use crate::secret::SecretName;
 use crate::transport::{Connector, HostKeyPolicy, Privilege, Target};
 
@@ -83,7 +84,7 @@ pub(super) fn show(diagnostics: &[Diagnostic], project: Option<&Project>) {
         return;
     }
     let source = |path: &Path| match project {
-        Some(project) => project.files.seen(path).map(|text| text.to_string()),
+        Some(project) => project.files.seen(path),
         None => None,
     };
     complain(render(diagnostics, &source, crate::report::colour_on_stderr()).trim_end());
@@ -116,8 +117,11 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
     let mut problems = Vec::new();
     let mut targets = Vec::new();
     for host in &hosts {
-        match ConnectionVars::of(project, host) {
-            Ok(vars) => targets.push((host.clone(), target(project, host, &vars, &run.connect, &passwords))),
+        match connection(project, host) {
+            Ok(vars) => match passwords_of(loaded, &vars, &run.connect) {
+                Ok(own) => targets.push((host.clone(), target(project, &vars, &run.connect, &passwords, &own))),
+                Err(diagnostic) => problems.push(diagnostic),
+            },
             Err(diagnostics) => problems.extend(diagnostics),
         }
     }
@@ -156,6 +160,8 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         cancel: Arc::new(Cancel::default()),
         seed: seed(),
         counter: AtomicU64::new(0),
+        only: None,
+        exec: None,
         info,
     };
     Ok(Prepared { job: Arc::new(job), captured })
@@ -213,12 +219,12 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
         skip_tags: run.skip_tags.clone(),
         check_mode: options.mode != Mode::Apply,
         known_secrets: Some(loaded.store.names()),
-        retry_release: options.retry_release,
+        offline: false,
     };
     Box::new(move |host: &str, facts: &Facts| -> Result<HostProgram, String> {
         resolve(&project, host, facts, &options).map_err(|diagnostics| {
-            let source = |path: &Path| project.files.seen(path).map(|text| text.to_string());
-            render(&diagnostics, &source, false)
+            let source = |path: &Path| project.files.seen(path);
+            render(&diagnostics, &source, false).trim_end().to_owned()
         })
     })
 }
@@ -263,38 +269,59 @@ impl Passwords {
     }
 }
 
+/// The passwords that a host's own variables name, secrets opened.
+fn passwords_of(loaded: &Loaded, vars: &ConnectionVars, connect: &ConnectOptions) -> Result<Passwords, Diagnostic> {
+    let open = |password: &Option<Password>| match password {
+        None => Ok(None),
+        Some(Password::Plain(text)) => Ok(Some(text.clone())),
+        Some(Password::Secret(name)) => {
+            let mut opener = super::secrets::Opener::new(&loaded.project, &connect.identity);
+            opener.reveal(&loaded.store, name).map(Some).map_err(|why| Diagnostic::error(format!("the password of `{}` cannot be had: {why}", vars.host)))
+        }
+    };
+    Ok(Passwords { login: open(&vars.password)?, sudo: open(&vars.become_password)? })
+}
+
 /// Where a host is and how to get in: its variables, then the flags.
-pub(super) fn target(project: &Project, host: &str, vars: &ConnectionVars, connect: &ConnectOptions, passwords: &Passwords) -> Target {
+fn target(project: &Project, vars: &ConnectionVars, connect: &ConnectOptions, typed: &Passwords, own: &Passwords) -> Target {
     let root = &project.root;
     let mut identity_files: Vec<PathBuf> = connect.private_key.iter().cloned().collect();
     identity_files.extend(vars.private_key_file.clone());
     identity_files.extend(project.settings.private_key.clone());
     let user = vars.user.clone().or_else(|| connect.user.clone()).or_else(|| project.settings.remote_user.clone());
-    let sudo = connect.r#become || vars.r#become;
-    let secret = |text: &String| Zeroizing::new(text.clone());
+    // Everything that matters on a host needs root: without a word to the contrary, become root
+    // unless the login is root already.
+    let sudo = if connect.r#become { true } else { vars.r#become.unwrap_or(user.as_deref() != Some("root")) };
+    let seconds = connect.timeout.or(vars.timeout).or(project.settings.connect_timeout).unwrap_or(CONNECT_TIMEOUT).max(1);
     Target {
-        host: host.to_owned(),
+        host: vars.host.clone(),
         local: vars.local,
-        address: vars.address.clone().unwrap_or_else(|| host.to_owned()),
+        address: vars.address.clone(),
         port: vars.port,
-        user,
         identity_files,
-        password: passwords.login.clone().or_else(|| vars.password.as_ref().map(secret)),
-        proxy_jump: vars.proxy_jump.clone(),
-        proxy_command: vars.proxy_command.clone(),
-        known_hosts: project.known_hosts.iter().chain(&vars.known_hosts).map(|path| root.join(path)).collect(),
+        password: typed.login.clone().or_else(|| own.login.clone()),
+        proxy_jump: match &vars.jump {
+            Some(Jump::Hosts(hosts)) => Some(hosts.clone()),
+            _ => None,
+        },
+        proxy_command: match &vars.jump {
+            Some(Jump::Command(command)) => Some(command.clone()),
+            _ => None,
+        },
+        known_hosts: project.known_hosts.iter().chain(&vars.user_known_hosts).map(|path| root.join(path)).collect(),
         host_keys: match connect.host_keys {
             HostKeys::Strict => HostKeyPolicy::Strict,
             HostKeys::AcceptNew => HostKeyPolicy::AcceptNew,
         },
-        privilege: if sudo {
-            Privilege::Sudo { password: passwords.sudo.clone().or_else(|| vars.become_password.as_ref().map(secret)) }
+        privilege: if sudo && user.as_deref() != Some("root") {
+            Privilege::Sudo { password: typed.sudo.clone().or_else(|| own.sudo.clone()) }
         } else {
             Privilege::AsLogin
         },
-        connect_timeout: Duration::from_secs(connect.timeout.or(vars.timeout).or(project.settings.connect_timeout).unwrap_or(CONNECT_TIMEOUT).max(1)),
+        user,
+        connect_timeout: Duration::from_secs(seconds),
         use_ssh_config: true,
-        legacy: vars.legacy,
+        legacy: false,
     }
 }
 

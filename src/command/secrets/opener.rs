@@ -8,6 +8,7 @@ use super::{ask_terminal, run_command};
 use crate::project::Project;
 use crate::project::vault::{Access, IdentitySources, Keyring, Store};
 use crate::secret::{SecretName, Vault};
+use zeroize::Zeroizing;
 
 /// What a run needs to open secrets.
 pub(in crate::command) struct Opener {
@@ -48,5 +49,16 @@ impl Opener {
         self.vault = Arc::new(unlocked.vault);
         self.opened = wanted;
         Ok(self.vault.clone())
+    }
+
+    /// One value, for a login or `sudo`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, for people.
+    pub(in crate::command) fn reveal(&mut self, store: &Store, name: &SecretName) -> Result<Zeroizing<String>, String> {
+        let sources = self.sources.clone();
+        let keyring = self.keyring.get_or_insert_with(|| store.keyring(sources, Some(ask_terminal())));
+        let told = |errors: Vec<crate::project::vault::VaultError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        store.reveal(name, Access { keyring, run: &run_command }).map_err(told)
     }
 }

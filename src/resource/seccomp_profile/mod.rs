@@ -174,7 +174,7 @@ impl Resource for SeccompFile {
         if self.profile.is_none() {
             return Vec::new();
         }
-        vec![Claim::Path(self.file.path.clone()), Claim::OwnedDirectory(DIRECTORY.to_owned())]
+        vec![Claim::Path(self.file.path.clone()), Claim::Owns(crate::resource::Place::Directory(DIRECTORY.to_owned()))]
     }
 }
 
