@@ -1,6 +1,6 @@
 //! How things go wrong: located problems of a project, classes of failure, exit codes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where in a user's file something stands.
@@ -234,4 +234,80 @@ pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|&(distance, _)| distance <= limit)
         .min()
         .map(|(_, name)| name)
+}
+
+/// Renders diagnostics for people, as rustc does: the sentence, the place with its source line
+/// and a caret, the hint. `source` gives a file's text by the path that diagnostics show.
+#[must_use]
+pub fn render(diagnostics: &[Diagnostic], source: &dyn Fn(&Path) -> Option<Arc<str>>, colour: bool) -> String {
+    use annotate_snippets::renderer::DecorStyle;
+    use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
+    let mut out = String::new();
+    for diagnostic in diagnostics {
+        let (level, message) = (
+            match diagnostic.level {
+                Level::Error => Title::ERROR,
+                Level::Warning => Title::WARNING,
+            },
+            printable(&diagnostic.message),
+        );
+        let text = diagnostic.location.as_ref().and_then(|at| source(&at.file).map(|text| (at, text)));
+        let excerpt = text.as_ref().and_then(|(at, text)| excerpt(text, at).map(|(line, span)| (*at, line, span)));
+        let mut group = Group::with_title(level.primary_title(message));
+        let path = diagnostic.location.as_ref().map(|at| printable(&at.file.display().to_string()));
+        if let (Some((at, line, span)), Some(path)) = (&excerpt, &path) {
+            let annotation = AnnotationKind::Primary.span(span.clone());
+            group = group.element(Snippet::source(line.as_str()).line_start(at.line as usize).path(path.as_str()).annotation(annotation));
+        } else if let (Some(at), Some(path)) = (&diagnostic.location, &path) {
+            group = group.element(annotate_snippets::Origin::path(path.as_str()).line(at.line as usize).char_column(at.column as usize));
+        }
+        let mut report = vec![group];
+        if let Some(hint) = &diagnostic.hint {
+            report.push(Group::with_title(Title::HELP.with_name("hint").secondary_title(printable(hint))));
+        }
+        out.push_str(&renderer.render(&report));
+        out.push_str("\n\n");
+    }
+    out
+}
+
+/// The line that a location is in, safe for a terminal, and the bytes of it that are marked.
+fn excerpt(text: &str, at: &Location) -> Option<(String, std::ops::Range<usize>)> {
+    let line = text.lines().nth(at.line.checked_sub(1)? as usize)?;
+    // Tabs would shift the caret.
+    let line = printable(line).replace('\t', " ");
+    let byte = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(byte, _)| byte);
+    let column = at.column.saturating_sub(1) as usize;
+    let (start, end) = (byte(column), byte(column.saturating_add(at.length.max(1) as usize)));
+    Some((line, start..end.max(start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_shows_its_line_a_caret_and_a_hint() {
+        let at = Location { file: Arc::new(PathBuf::from("roles/docker/tasks/main.yml")), line: 2, column: 5, length: 4 };
+        let located = Diagnostic::error("unknown key `moed` in `file`").at(at).hint("did you mean `mode`?");
+        let plain = Diagnostic::warning("nothing \u{1b}[2J to do");
+        let text: Arc<str> = "- file:\n    moed: \"0644\"\n".into();
+        let out = render(&[located, plain], &|_| Some(Arc::clone(&text)), false);
+        let expected = "error: unknown key `moed` in `file`\n --> roles/docker/tasks/main.yml:2:5\n  |\n2 |     moed: \"0644\"\n  |     ^^^^\n  |\nhint: did you mean `mode`?\n\nwarning: nothing \\u{1b}[2J to do\n\n";
+        assert_eq!(out, expected, "\n{out}");
+    }
+
+    #[test]
+    fn a_place_without_its_text_is_still_named() {
+        let at = Location { file: Arc::new(PathBuf::from("x.yml")), line: 9, column: 3, length: 1 };
+        let out = render(&[Diagnostic::error("odd").at(at)], &|_| None, false);
+        assert!(out.contains("error: odd") && out.contains("x.yml:9:3"), "{out}");
+        assert!(!out.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn colour_only_when_asked() {
+        assert!(render(&[Diagnostic::error("odd")], &|_| None, true).contains('\u{1b}'));
+    }
 }

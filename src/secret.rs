@@ -421,6 +421,15 @@ fn base64_inside(value: &[u8], shift: usize, engine: &impl base64::Engine) -> Ze
     Zeroizing::new(text[skip.min(end)..end].to_owned())
 }
 
+/// Keeps this process's memory, which may come to hold secrets, out of core dumps and from other
+/// processes of the same user. Called first thing; what the system refuses is not an error, since
+/// nothing worse than the default follows.
+pub fn harden_process() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// Lower-case hex of bytes.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {

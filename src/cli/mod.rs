@@ -1,5 +1,7 @@
 //! Command line: clap structs only, no logic. Flags are Ansible's where one exists.
 
+pub mod secrets;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -39,6 +41,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Start a new project that works
     Init(InitArgs),
+    /// Keep secrets: encrypted in the project, opened only for the hosts that need them
+    Secrets(secrets::SecretsArgs),
     /// First login to a new host: pin its key, make a sudo user with your key
     Bootstrap(BootstrapArgs),
     /// Print shell completions, or the manual page with `man`

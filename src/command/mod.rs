@@ -1,6 +1,19 @@
 //! Commands: one file each, composing the phases.
 
+mod adhoc;
+mod apply;
+mod bootstrap;
+mod check;
 mod completions;
+mod drive;
+mod facts;
+mod init;
+mod inventory;
+mod plan;
+mod run;
+mod saved;
+mod secrets;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -13,6 +26,7 @@ use crate::diagnostic::Exit;
 /// Parses the arguments, runs the command, and says how it ended.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    crate::secret::harden_process();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -20,9 +34,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Fine };
         }
     };
-    match cli.command {
-        Command::Completions(arguments) => completions::run(&arguments),
-        _ => Exit::Bug,
+    match &cli.command {
+        Command::Apply(arguments) => apply::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Inventory(arguments) => inventory::run(arguments),
+        Command::Facts(arguments) => facts::run(arguments),
+        Command::Exec(arguments) => facts::exec(arguments),
+        Command::Init(arguments) => init::run(arguments),
+        Command::Bootstrap(arguments) => bootstrap::run(arguments),
+        Command::Secrets(arguments) => secrets::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
     }
 }
 

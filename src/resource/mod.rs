@@ -4,13 +4,22 @@
 //! what was read, what to change ([`Resource::plan`]); it never talks to a host. Adding a kind is
 //! one file beside this one and one line in the `kinds!` list below.
 
+pub mod apparmor_profile;
 pub mod argument;
+pub mod audit_rules;
 pub mod authorized_key;
 pub mod check;
+pub mod claims;
 pub mod command;
+pub mod compose;
+pub mod compose_release;
 pub mod copy;
 pub mod cron;
 pub mod directory;
+pub mod docker_archive;
+pub mod docker_image;
+pub mod docker_network;
+pub mod docker_volume;
 pub mod file;
 #[cfg(test)]
 mod file_tests;
@@ -29,7 +38,13 @@ pub mod package;
 pub mod plan;
 pub mod reboot;
 pub mod repository;
+mod running;
+pub mod seccomp_profile;
+pub mod secret;
 pub mod service;
+mod source_text;
+pub mod sshd_config;
+pub mod sudoers;
 pub mod sysctl;
 pub mod systemd_unit;
 pub mod template;
@@ -351,23 +366,32 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 
 /// All base kinds. A new kind adds its module above and its line here.
 pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<apparmor_profile::AppArmorProfile>(),
+    KindEntry::of::<audit_rules::AuditRules>(),
     KindEntry::of::<authorized_key::AuthorizedKey>(),
-    KindEntry::of::<command::Command>(),
+    KindEntry::of::<command::CommandSpec>(),
     KindEntry::of::<copy::Copy>(),
     KindEntry::of::<cron::Cron>(),
     KindEntry::of::<directory::Directory>(),
+    KindEntry::of::<docker_image::DockerImage>(),
+    KindEntry::of::<docker_network::DockerNetwork>(),
+    KindEntry::of::<docker_volume::DockerVolume>(),
     KindEntry::of::<file::File>(),
     KindEntry::of::<firewall::Firewall>(),
     KindEntry::of::<group::Group>(),
     KindEntry::of::<hostname::Hostname>(),
     KindEntry::of::<kernel_module::KernelModule>(),
     KindEntry::of::<lineinfile::LineInFile>(),
-    KindEntry::of::<package::Package>(),
+    KindEntry::of::<package::PackageSpec>(),
     KindEntry::of::<reboot::Reboot>(),
     KindEntry::of::<repository::Repository>(),
-    KindEntry::of::<service::Service>(),
-    KindEntry::of::<sysctl::Sysctl>(),
-    KindEntry::of::<service::Systemd>(),
+    KindEntry::of::<seccomp_profile::SeccompProfile>(),
+    KindEntry::of::<secret::Secret>(),
+    KindEntry::of::<service::ServiceSpec>(),
+    KindEntry::of::<sshd_config::SshdConfig>(),
+    KindEntry::of::<sudoers::Sudoers>(),
+    KindEntry::of::<sysctl::SysctlSpec>(),
+    KindEntry::of::<service::SystemdSpec>(),
     KindEntry::of::<systemd_unit::SystemdUnit>(),
     KindEntry::of::<template::Template>(),
     KindEntry::of::<timer::Timer>(),

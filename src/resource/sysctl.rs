@@ -23,7 +23,7 @@ use crate::shell::Script;
 /// Sets a kernel parameter.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Sysctl {
+pub struct SysctlSpec {
     /// The setting's name: `vm.max_map_count`.
     #[serde(alias = "key")]
     name: String,
@@ -66,7 +66,7 @@ const PROTECTING: &[&str] = &[
     "user.max",
 ];
 
-impl Kind for Sysctl {
+impl Kind for SysctlSpec {
     const NAME: &'static str = "sysctl";
     const EXAMPLE: &'static str = "sysctl:
   name: vm.max_map_count
@@ -132,7 +132,7 @@ impl Setting {
 
 impl Resource for Setting {
     fn id(&self) -> ResourceId {
-        ResourceId::new(Sysctl::NAME, &self.name)
+        ResourceId::new(SysctlSpec::NAME, &self.name)
     }
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
@@ -197,12 +197,12 @@ mod tests {
 
     #[test]
     fn now_and_on_disk() {
-        let fresh = plan(Sysctl::EXAMPLE, "vm.max_map_count", Some("65530")).unwrap();
+        let fresh = plan(SysctlSpec::EXAMPLE, "vm.max_map_count", Some("65530")).unwrap();
         let text = "on disk: content: - -> \"# Managed by soc-provision.\\nvm.max_map_count = 262144\\n\"";
         assert_eq!(shown(&fresh), ["value: 65530 -> 262144", text]);
         assert_eq!((fresh.steps.len(), fresh.guard.is_none()), (2, true));
-        assert_eq!(plan(Sysctl::EXAMPLE, "vm.max_map_count", Some("262144")).unwrap().steps.len(), 1);
-        assert!(matches!(plan(Sysctl::EXAMPLE, "vm.max_map_count", None), Err(Undecided::Refused(_))));
+        assert_eq!(plan(SysctlSpec::EXAMPLE, "vm.max_map_count", Some("262144")).unwrap().steps.len(), 1);
+        assert!(matches!(plan(SysctlSpec::EXAMPLE, "vm.max_map_count", None), Err(Undecided::Refused(_))));
         let range = "sysctl: {name: net.ipv4.ip_local_port_range, value: \"1024   65000\"}";
         assert_eq!(plan(range, "net.ipv4.ip_local_port_range", Some("1024 65000")).unwrap().changes.len(), 1);
         for wrong in ["name: a..b, value: 1", "name: a.b", "name: \"a b\", value: 1", "name: ../x, value: 1", "name: a.b, value: []"] {

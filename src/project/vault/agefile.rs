@@ -47,7 +47,7 @@ impl Recipients {
                     keys.insert(text, Key { key, comment });
                 }
                 Err(reason) => {
-                    errors.push(VaultError::Recipients { file: file.to_owned(), reason: format!("line {}: {reason}", index + 1) })
+                    errors.push(VaultError::Recipients { file: file.to_owned(), reason: format!("line {}: {reason}", index + 1) });
                 }
             }
         }
@@ -202,7 +202,7 @@ pub(super) fn decrypt(bytes: &[u8], file: &Path, identities: &Identities) -> Res
             Ok(decryptor) => decryptor,
             Err(error) => return Err(Some(corrupted(plain(&error)))),
         };
-        let mut reader = match decryptor.decrypt(keys.iter().map(|key| &**key)) {
+        let mut reader = match decryptor.decrypt(keys.iter().map(|key| &**key as &dyn age::Identity)) {
             Ok(reader) => reader,
             Err(age::DecryptError::NoMatchingKeys) => return Err(None),
             Err(error) => return Err(Some(corrupted(plain(&error)))),

@@ -3,9 +3,9 @@
 //! A key with a passphrase is unlocked once, and only when a file is encrypted to it. Reading
 //! terminals is left to the caller: it gives [`Keyring::new`] a function that asks.
 
-use std::cell::{OnceCell, RefCell};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use zeroize::Zeroizing;
 
@@ -128,15 +128,38 @@ enum Needed {
     IfThere,
 }
 
+/// The identity file that `soc-provision.yml` names, relative to the project unless absolute.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn configured_identity(root: &Path) -> Result<Option<PathBuf>, VaultError> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        identity: Option<PathBuf>,
+    }
+    let path = root.join("soc-provision.yml");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(VaultError::io("read", path, &error)),
+    };
+    let config: Option<Config> =
+        serde_yaml::from_str(&text).map_err(|error| VaultError::Io { what: "read", file: path, reason: error.to_string() })?;
+    Ok(config.and_then(|config| config.identity).map(|identity| if identity.starts_with("~") { identity } else { root.join(identity) }))
+}
+
 /// Asks for a passphrase: takes what it is for, returns `None` if nobody can be asked.
-pub type Ask = Box<dyn Fn(&str) -> Option<Zeroizing<String>>>;
+pub type Ask = Box<dyn Fn(&str) -> Option<Zeroizing<String>> + Send + Sync>;
+
+/// A private key that can be used.
+pub(super) type OpenKey = Box<dyn age::Identity + Send + Sync>;
 
 /// Private keys, read.
 #[derive(Default)]
 pub struct Identities {
-    open: RefCell<Vec<Box<dyn age::Identity>>>,
+    open: Mutex<Vec<OpenKey>>,
     /// ssh keys with a passphrase, with their public keys.
-    locked: RefCell<Vec<(PathBuf, String, age::ssh::Identity)>>,
+    locked: Mutex<Vec<(PathBuf, String, age::ssh::Identity)>>,
     /// Public keys of all, and the files they are from.
     public: Vec<(String, PathBuf)>,
     ask: Option<Ask>,
@@ -169,15 +192,16 @@ impl Identities {
         if start.starts_with("-----BEGIN") {
             return self.add_ssh(path, bytes);
         }
-        let file = age::IdentityFile::from_buffer(bytes)
-            .map_err(|error| fail(&error.to_string(), Some("make one with `soc-provision secrets keygen`")))?;
-        let mut public = Vec::new();
-        file.write_recipients_file(&mut public)
-            .map_err(|_| fail("it holds no key", Some("make one with `soc-provision secrets keygen`")))?;
-        let keys = file.into_identities().map_err(|error| fail(&error.to_string(), None))?;
-        self.public.extend(String::from_utf8_lossy(&public).lines().map(|line| (line.to_owned(), path.to_owned())));
-        self.open.get_mut().extend(keys);
-        Ok(())
+        let generate = Some("make one with `soc-provision secrets keygen`");
+        let mut count = 0;
+        for (index, line) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+            // The line itself is never shown: it may be a key with a slip in it.
+            let key: age::x25519::Identity = line.parse().map_err(|_| fail(&format!("line {} is no age identity", index + 1), generate))?;
+            self.public.push((key.to_public().to_string(), path.to_owned()));
+            self.open.get_mut().unwrap_or_else(PoisonError::into_inner).push(Box::new(key));
+            count += 1;
+        }
+        if count == 0 { Err(fail("it holds no key", generate)) } else { Ok(()) }
     }
 
     fn add_ssh(&mut self, path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
@@ -194,8 +218,10 @@ impl Identities {
         }
         self.public.push((public.clone(), path.to_owned()));
         match key {
-            age::ssh::Identity::Encrypted(_) => self.locked.get_mut().push((path.to_owned(), public, key)),
-            _ => self.open.get_mut().push(Box::new(key)),
+            age::ssh::Identity::Encrypted(_) => {
+                self.locked.get_mut().unwrap_or_else(PoisonError::into_inner).push((path.to_owned(), public, key));
+            }
+            _ => self.open.get_mut().unwrap_or_else(PoisonError::into_inner).push(Box::new(key)),
         }
         Ok(())
     }
@@ -206,11 +232,11 @@ impl Identities {
         &self,
         stanzas: &[Stanza],
         file: &Path,
-        attempt: impl Fn(&[Box<dyn age::Identity>]) -> Result<T, Option<VaultError>>,
+        attempt: impl Fn(&[OpenKey]) -> Result<T, Option<VaultError>>,
     ) -> Result<T, VaultError> {
         loop {
-            // Bound first: the keys must not stay borrowed while another is unlocked.
-            let outcome = attempt(&self.open.borrow());
+            // Bound first: the keys must not stay locked while another is unlocked.
+            let outcome = attempt(&held(&self.open));
             match outcome {
                 Ok(value) => return Ok(value),
                 Err(Some(error)) => return Err(error),
@@ -225,7 +251,7 @@ impl Identities {
 
     /// Unlocks the first locked key that the header names; false if there is none.
     fn unlock_one(&self, stanzas: &[Stanza]) -> Result<bool, VaultError> {
-        let mut locked = self.locked.borrow_mut();
+        let mut locked = held(&self.locked);
         let named = |public: &str| {
             ssh_tag(public).is_some_and(|tag| stanzas.iter().any(|stanza| stanza.kind == "ssh-ed25519" && stanza.tag == tag))
         };
@@ -236,9 +262,14 @@ impl Identities {
         let passphrase = asked.ok_or_else(|| fail("it has a passphrase and there is no terminal to ask on"))?;
         let age::ssh::Identity::Encrypted(key) = &key else { return Ok(false) };
         let open = key.decrypt(age::secrecy::SecretString::from(passphrase.as_str())).map_err(|_| fail("the passphrase is wrong"))?;
-        self.open.borrow_mut().push(Box::new(age::ssh::Identity::from(open)));
+        held(&self.open).push(Box::new(age::ssh::Identity::from(open)));
         Ok(true)
     }
+}
+
+/// What a lock holds; a thread that died with it held left it whole.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A public key in a form short enough for a sentence.
@@ -254,15 +285,15 @@ fn shortened(key: &str) -> String {
 /// secrets needs no key.
 pub struct Keyring {
     sources: IdentitySources,
-    ask: RefCell<Option<Ask>>,
-    loaded: OnceCell<Result<Identities, VaultError>>,
+    ask: Mutex<Option<Ask>>,
+    loaded: OnceLock<Result<Identities, VaultError>>,
 }
 
 impl Keyring {
     /// A keyring over the sources; `ask` reads passphrases.
     #[must_use]
     pub fn new(sources: IdentitySources, ask: Option<Ask>) -> Self {
-        Self { sources, ask: RefCell::new(ask), loaded: OnceCell::new() }
+        Self { sources, ask: Mutex::new(ask), loaded: OnceLock::new() }
     }
 
     /// The identities.
@@ -272,7 +303,7 @@ impl Keyring {
     pub fn identities(&self) -> Result<&Identities, VaultError> {
         let loaded = self.loaded.get_or_init(|| {
             self.sources.load().map(|mut identities| {
-                identities.ask = self.ask.borrow_mut().take();
+                identities.ask = held(&self.ask).take();
                 identities
             })
         });

@@ -14,6 +14,7 @@ mod error;
 mod identity;
 mod index;
 mod map;
+mod opener;
 mod unlock;
 mod write;
 
@@ -28,7 +29,8 @@ use crate::secret::{KeyedDigests, SecretName, sha256};
 
 pub use agefile::{Recipients, Stanza, stanzas};
 pub use error::VaultError;
-pub use identity::{Ask, IDENTITY_VAR, Identities, IdentitySources, Keyring, generate};
+pub use identity::{Ask, IDENTITY_VAR, Identities, IdentitySources, Keyring, configured_identity, generate};
+pub use opener::{Opener, OwnedRun, describe};
 pub use unlock::{Access, Run, Unlocked};
 pub use write::{InitKeys, RekeyDigests, write_atomically};
 

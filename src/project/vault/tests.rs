@@ -7,7 +7,6 @@ use std::process::Command;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::secret::Text;
 
 struct Project {
     dir: tempfile::TempDir,
@@ -61,8 +60,12 @@ impl Project {
 
     fn get(&self, name: &str, key: &str) -> Result<String, VaultError> {
         let keyring = self.keyring(key);
-        let unlocked = self.store().unlock(&[secret(name)], access(&keyring)).map_err(|mut errors| errors.remove(0))?;
-        Ok(unlocked.vault.fill(&Text::secret(secret(name))).unwrap().to_string())
+        let store = self.store();
+        let unlocked = store.unlock(&[secret(name)], access(&keyring)).map_err(|mut errors| errors.remove(0))?;
+        let value = store.reveal(&secret(name), access(&keyring)).unwrap();
+        // What the vault holds shows in what its masker hides.
+        assert_eq!(unlocked.vault.masker().mask(&value), crate::secret::Masker::STARS);
+        Ok(value.to_string())
     }
 
     fn rekey(&self, key: &str, digests: RekeyDigests) -> Result<usize, Vec<VaultError>> {
@@ -173,22 +176,23 @@ fn a_removed_recipient_is_found_until_rekey_and_then_locked_out() {
 
 #[test]
 fn a_key_with_a_passphrase_is_asked_for_once_and_only_when_needed() {
-    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
     let project = Project::new();
     let ssh = project.ssh_key("locked", "correct horse");
     project.add_recipient(&ssh);
     project.rekey("me", RekeyDigests::Keep).unwrap();
     project.set("a", "first-value", None).unwrap();
     project.set("b", "second-value", None).unwrap();
-    let asked = Rc::new(std::cell::Cell::new(0));
+    let asked = Arc::new(AtomicU32::new(0));
     let counter = asked.clone();
     let ask: Ask = Box::new(move |_| {
-        counter.set(counter.get() + 1);
+        counter.fetch_add(1, Ordering::Relaxed);
         Some(Zeroizing::new("correct horse".to_owned()))
     });
     let keyring = project.keyring_asking("locked", Some(ask));
     assert!(project.store().unlock(&[secret("a"), secret("b")], access(&keyring)).is_ok());
-    assert_eq!(asked.get(), 1);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
     let wrong = project.keyring_asking("locked", Some(Box::new(|_| Some(Zeroizing::new("wrong".to_owned())))));
     let errors = project.store().unlock(&[secret("a")], access(&wrong)).err().unwrap();
     assert!(matches!(&errors[..], [VaultError::LockedIdentity { .. }]), "{errors:?}");
@@ -345,4 +349,36 @@ fn lab_secrets_open_by_themselves_and_only_in_a_lab() {
     fs::write(project.secrets().join(LAB_MARKER), "").unwrap();
     assert!(matches!(Store::select(project.dir.path(), None), Err(VaultError::LabOnly { .. })));
     assert!(Store::select(project.dir.path(), Some("../x")).is_err());
+}
+
+#[test]
+fn an_opener_shared_by_hosts_runs_and_opens_once() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let project = Project::new();
+    project.set("a", "first-value", Some("all.yml.age")).unwrap();
+    project.set("b", "second-value", Some("all.yml.age")).unwrap();
+    fs::write(project.secrets().join(COMMANDS), "c: {command: [x]}\n").unwrap();
+    let runs = Arc::new(AtomicU32::new(0));
+    let counter = runs.clone();
+    let run: OwnedRun = Box::new(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(Zeroizing::new(b"third-value".to_vec()))
+    });
+    let opener = Opener::new(project.store(), project.keyring("me"), run);
+    let (digests, warnings) = opener.digests();
+    assert!(warnings.is_empty());
+    assert_eq!(digests.names().count(), 3);
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "c"] {
+            let opener = &opener;
+            scope.spawn(move || assert!(opener.unlock(&[secret(name)]).unwrap().contains(&secret(name))));
+        }
+    });
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+    // Once open, the file is not read again.
+    fs::remove_file(project.secrets().join("all.yml.age")).unwrap();
+    assert!(opener.unlock(&[secret("a"), secret("b")]).is_ok());
+    let nobody = Opener::new(project.store(), Keyring::new(IdentitySources::default(), None), Box::new(|_| Err("no".into())));
+    assert_eq!(nobody.digests().1.len(), 1);
 }

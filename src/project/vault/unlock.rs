@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::secret::{KeyedDigests, SecretName, Vault};
 
 /// Runs a command of `commands.yml` on the controller: its stdout, or why it failed.
-pub type Run<'a> = &'a dyn Fn(&[String]) -> Result<Zeroizing<Vec<u8>>, String>;
+pub type Run<'a> = &'a (dyn Fn(&[String]) -> Result<Zeroizing<Vec<u8>>, String> + Sync);
 
 /// What opening secrets needs from outside.
 #[derive(Clone, Copy)]
@@ -22,6 +22,14 @@ pub struct Access<'a> {
     pub keyring: &'a Keyring,
     /// Runs a secret's command.
     pub run: Run<'a>,
+}
+
+/// What was opened so far.
+#[derive(Default)]
+pub(super) struct Opened {
+    key: Option<DigestKey>,
+    files: BTreeMap<String, Values>,
+    printed: Values,
 }
 
 /// Secrets, opened.
@@ -40,14 +48,22 @@ impl Store {
     /// # Errors
     /// Everything that is wrong, not just the first.
     pub fn unlock(&self, names: &[SecretName], access: Access<'_>) -> Result<Unlocked, Vec<VaultError>> {
+        self.unlock_with(names, access, &mut Opened::default())
+    }
+
+    /// The same, with what was opened before.
+    pub(super) fn unlock_with(&self, names: &[SecretName], access: Access<'_>, opened: &mut Opened) -> Result<Unlocked, Vec<VaultError>> {
         let mut digests = self.digests();
         let mut vault = Vault::default();
         let mut warnings = Vec::new();
         if names.is_empty() {
             return Ok(Unlocked { vault, digests, warnings });
         }
-        let key = self.digest_key(access.keyring).map_err(|error| vec![error])?;
-        for (name, value) in self.values(names, access)? {
+        if opened.key.is_none() {
+            opened.key = Some(self.digest_key(access.keyring).map_err(|error| vec![error])?);
+        }
+        for (name, value) in self.values(names, access, opened)? {
+            let Some(key) = &opened.key else { break };
             let digest = key.digest(&name, &value);
             if digests.get(&name).is_some_and(|stored| stored != digest) && !self.commands.contains_key(&name) {
                 let text = format!("the digest of secret `{name}` in `{}` is not that of its value", self.dir.join(index::FILE).display());
@@ -64,7 +80,7 @@ impl Store {
     /// # Errors
     /// As [`Store::unlock`].
     pub fn reveal(&self, name: &SecretName, access: Access<'_>) -> Result<Zeroizing<String>, Vec<VaultError>> {
-        let mut values = self.values(std::slice::from_ref(name), access)?;
+        let mut values = self.values(std::slice::from_ref(name), access, &mut Opened::default())?;
         values.remove(name).ok_or_else(|| vec![self.unknown(name)])
     }
 
@@ -115,59 +131,74 @@ impl Store {
         Ok(value)
     }
 
-    fn values(&self, names: &[SecretName], access: Access<'_>) -> Result<Values, Vec<VaultError>> {
+    fn values(&self, names: &[SecretName], access: Access<'_>, opened: &mut Opened) -> Result<Values, Vec<VaultError>> {
         let mut errors = Vec::new();
         let mut found = Values::new();
         let mut files = BTreeSet::new();
         for name in names {
             match self.places(name).as_slice() {
                 [] => {}
-                [place] if place == COMMANDS => match self.command_value(name, access.run) {
+                [place] if place == COMMANDS => match self.printed(name, access.run, opened) {
                     Ok(value) => drop(found.insert(name.clone(), value)),
                     Err(error) => errors.push(error),
                 },
                 [file] => drop(files.insert(file.clone())),
                 [first, second, ..] => {
-                    errors.push(VaultError::Twice { name: name.clone(), first: self.dir.join(first), second: self.dir.join(second) })
+                    errors.push(VaultError::Twice { name: name.clone(), first: self.dir.join(first), second: self.dir.join(second) });
                 }
             }
         }
         for file in &files {
-            self.take(file, names, access.keyring, &mut found, &mut errors);
+            errors.extend(self.take(file, names, access.keyring, &mut found, opened).err().into_iter().flatten());
         }
         if errors.is_empty() && names.iter().any(|name| !found.contains_key(name)) {
             // Files that were written by other means than soc-provision may hold what is missing.
             for file in self.unindexed(&files) {
-                self.take(&file, names, access.keyring, &mut found, &mut errors);
+                errors.extend(self.take(&file, names, access.keyring, &mut found, opened).err().into_iter().flatten());
             }
             errors.extend(names.iter().filter(|name| !found.contains_key(name)).map(|name| self.unknown(name)));
         }
-        if errors.is_empty() { Ok(found) } else { Err(errors) }
+        // One missing identity is one error, however many files it does not open.
+        let mut distinct: Vec<VaultError> = Vec::new();
+        for error in errors {
+            if !distinct.contains(&error) {
+                distinct.push(error);
+            }
+        }
+        if distinct.is_empty() { Ok(found) } else { Err(distinct) }
     }
 
-    /// Opens one file and keeps what is asked for.
-    fn take(&self, file: &str, names: &[SecretName], keyring: &Keyring, found: &mut Values, errors: &mut Vec<VaultError>) {
-        let values = self.plaintext(file, keyring).map_err(|error| vec![error]).and_then(|plaintext| self.file_values(file, plaintext));
-        match values {
-            Ok(values) => {
-                for (name, value) in values.into_iter().filter(|(name, _)| names.contains(name)) {
-                    if found.contains_key(&name) {
-                        let first = self.dir.join(self.place(&name).unwrap_or_default());
-                        errors.push(VaultError::Twice { name, first, second: self.dir.join(file) });
-                    } else {
-                        found.insert(name, value);
-                    }
-                }
-            }
-            // The same missing identity once, however many files.
-            Err(more) => errors.extend(
-                more.into_iter()
-                    .filter(|error| {
-                        !matches!(error, VaultError::NoIdentity { .. } | VaultError::UnreadableIdentity { .. }) || !errors.contains(error)
-                    })
-                    .collect::<Vec<_>>(),
-            ),
+    /// What a command prints, running it once.
+    fn printed(&self, name: &SecretName, run: Run<'_>, opened: &mut Opened) -> Result<Zeroizing<String>, VaultError> {
+        if let Some(value) = opened.printed.get(name) {
+            return Ok(value.clone());
         }
+        let value = self.command_value(name, run)?;
+        opened.printed.insert(name.clone(), value.clone());
+        Ok(value)
+    }
+
+    /// Takes from a file what is asked for, opening it once.
+    fn take(
+        &self,
+        file: &str,
+        names: &[SecretName],
+        keyring: &Keyring,
+        found: &mut Values,
+        opened: &mut Opened,
+    ) -> Result<(), Vec<VaultError>> {
+        if !opened.files.contains_key(file) {
+            let plaintext = self.plaintext(file, keyring).map_err(|error| vec![error])?;
+            opened.files.insert(file.to_owned(), self.file_values(file, plaintext)?);
+        }
+        let mut doubles = Vec::new();
+        for (name, value) in opened.files.get(file).into_iter().flatten().filter(|(name, _)| names.contains(name)) {
+            if found.insert(name.clone(), value.clone()).is_some() {
+                let first = self.dir.join(self.place(name).unwrap_or_default());
+                doubles.push(VaultError::Twice { name: name.clone(), first, second: self.dir.join(file) });
+            }
+        }
+        if doubles.is_empty() { Ok(()) } else { Err(doubles) }
     }
 
     /// Map files whose names are not known, or no longer.

@@ -1,0 +1,115 @@
+//! Where things are: the playbook that was typed, the project around it, its inventory.
+
+use std::path::{Path, PathBuf};
+
+use super::files::normal;
+use super::inventory::Inventory;
+use super::lower::Problems;
+use super::settings::Settings;
+use crate::diagnostic::{Diagnostic, nearest};
+
+/// The playbook: as typed, then under `playbooks/`; the ending may be left out.
+pub(super) fn playbook(cwd: &Path, typed: &str) -> Result<PathBuf, Diagnostic> {
+    let directories = [cwd.to_path_buf(), cwd.join("playbooks")];
+    for directory in &directories {
+        for ending in ["", ".yml", ".yaml"] {
+            let path = directory.join(format!("{typed}{ending}"));
+            if path.is_file() {
+                return Ok(normal(&path));
+            }
+        }
+    }
+    let known: Vec<String> = directories
+        .iter()
+        .flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten().flatten())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| Path::new(name).extension().is_some_and(|end| end == "yml" || end == "yaml"))
+        .collect();
+    let near =
+        nearest(typed, known.iter().map(String::as_str)).or_else(|| nearest(&format!("{typed}.yml"), known.iter().map(String::as_str)));
+    let hint = match near {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if known.is_empty() => "run it in a project, or make one with `soc-provision init`".to_owned(),
+        None => format!("playbooks here: {}", known.join(", ")),
+    };
+    Err(Diagnostic::error(format!("there is no playbook `{typed}`, here or under `playbooks/`")).hint(hint))
+}
+
+/// The project that a playbook belongs to: the nearest directory above it that has a
+/// `soc-provision.yml`, else the one that holds `playbooks/`, else the playbook's own.
+pub(super) fn root(playbook: &Path, cwd: &Path) -> PathBuf {
+    let directory = playbook.parent().unwrap_or(cwd);
+    if let Some(root) = directory.ancestors().take(5).find(|path| path.join("soc-provision.yml").is_file()) {
+        return normal(root);
+    }
+    if directory.file_name().is_some_and(|name| name == "playbooks") {
+        return normal(directory.parent().unwrap_or(directory));
+    }
+    normal(directory)
+}
+
+/// The inventories: those typed, else the one of the playbook's name, else the settings'.
+pub(super) fn inventories(
+    root: &Path,
+    cwd: &Path,
+    playbook: &Path,
+    typed: &[String],
+    settings: &Settings,
+    problems: &mut Problems,
+) -> Vec<String> {
+    let existing = |base: &Path, names: &[String], problems: &mut Problems| -> Vec<String> {
+        let mut out = Vec::new();
+        for name in names {
+            if name.contains(',') {
+                out.push(name.clone());
+                continue;
+            }
+            // A bare name may mean one of the project's: `-i lab` is `inventory/lab.yml`.
+            let places = [vec![base.join(name)], candidates(root, name)].concat();
+            match places.iter().find(|path| path.exists()) {
+                Some(path) => out.push(normal(path).to_string_lossy().into_owned()),
+                None => problems.push(
+                    Diagnostic::error(format!("there is no inventory `{name}`"))
+                        .hint("a list of hosts ends with a comma: `-i host1,host2,`"),
+                ),
+            }
+        }
+        out
+    };
+    if !typed.is_empty() {
+        return existing(cwd, typed, problems);
+    }
+    let name = playbook.file_stem().unwrap_or_default().to_string_lossy();
+    let own = candidates(root, &name);
+    if let Some(path) = own.iter().find(|path| path.is_file()) {
+        return vec![path.to_string_lossy().into_owned()];
+    }
+    if !settings.inventory.is_empty() {
+        return existing(root, &settings.inventory, problems);
+    }
+    problems.push(
+        Diagnostic::error(format!("there is no inventory `{}`", own[0].strip_prefix(root).unwrap_or(&own[0]).display()))
+            .hint("add it, name one with `-i`, or set `inventory` in soc-provision.yml"),
+    );
+    Vec::new()
+}
+
+/// Where an inventory of this name would be.
+fn candidates(root: &Path, name: &str) -> Vec<PathBuf> {
+    let directory = root.join("inventory");
+    let inside = ["hosts.yml", "hosts.yaml", "hosts.ini", "hosts"].map(|file| directory.join(name).join(file));
+    let beside = [".yml", ".yaml", ".ini", ".json", ""].map(|ending| directory.join(format!("{name}{ending}")));
+    beside.into_iter().chain(inside).collect()
+}
+
+/// `known_hosts` beside each inventory.
+pub(super) fn known_hosts(inventory: &Inventory) -> Vec<PathBuf> {
+    let mut out: Vec<PathBuf> = Vec::new();
+    for source in inventory.sources.iter().filter(|source| !source.to_string_lossy().contains(',')) {
+        let path = source.parent().unwrap_or(source).join("known_hosts");
+        if !out.contains(&path) {
+            out.push(path);
+        }
+    }
+    out
+}

@@ -1,0 +1,77 @@
+//! One opened store for all hosts of a run: each file is opened once, whoever asks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use zeroize::Zeroizing;
+
+use super::Store;
+use super::error::VaultError;
+use super::identity::Keyring;
+use super::unlock::{Access, Opened, Unlocked};
+use crate::diagnostic::Diagnostic;
+use crate::secret::{KeyedDigests, SecretName, Vault};
+
+/// Runs a secret's command on the controller; see [`super::Run`].
+pub type OwnedRun = Box<dyn Fn(&[String]) -> Result<Zeroizing<Vec<u8>>, String> + Send + Sync>;
+
+/// A store with the means to open it, shared by the hosts of a run.
+pub struct Opener {
+    store: Store,
+    keyring: Keyring,
+    run: OwnedRun,
+    opened: Mutex<Opened>,
+}
+
+impl Opener {
+    /// An opener that has opened nothing yet.
+    #[must_use]
+    pub fn new(store: Store, keyring: Keyring, run: OwnedRun) -> Self {
+        Self { store, keyring, run, opened: Mutex::default() }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Opens the secrets that a host needs. Blocks: it may decrypt, run commands and ask for a
+    /// passphrase, one host at a time.
+    ///
+    /// # Errors
+    /// As [`Store::unlock`].
+    pub fn unlock(&self, names: &[SecretName]) -> Result<Arc<Vault>, Vec<VaultError>> {
+        self.unlocked(names).map(|unlocked| Arc::new(unlocked.vault))
+    }
+
+    fn unlocked(&self, names: &[SecretName]) -> Result<Unlocked, Vec<VaultError>> {
+        let access = Access { keyring: &self.keyring, run: &*self.run };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.unlock_with(names, access, &mut opened)
+    }
+
+    /// Keyed digests of all secrets: the stored ones, and those that are not stored computed now
+    /// if an identity opens the secrets. What then still lacks one is told as warnings, which
+    /// matter only to hosts that use it.
+    #[must_use]
+    pub fn digests(&self) -> (KeyedDigests, Vec<Diagnostic>) {
+        let names: Vec<_> = self.store.undigested(&self.store.names()).into_iter().map(|(name, _)| name).collect();
+        if names.is_empty() {
+            return (self.store.digests(), Vec::new());
+        }
+        match self.unlocked(&names) {
+            Ok(unlocked) => (unlocked.digests, unlocked.warnings),
+            Err(_) => (self.store.digests(), self.store.undigested(&names).into_iter().map(|(_, why)| Diagnostic::warning(why)).collect()),
+        }
+    }
+}
+
+/// Errors as one text for people, each with its hint.
+#[must_use]
+pub fn describe(errors: &[VaultError]) -> String {
+    let line = |error: &VaultError| match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    };
+    errors.iter().map(line).collect::<Vec<_>>().join("\n")
+}
