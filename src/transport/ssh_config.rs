@@ -115,7 +115,7 @@ impl SshConfigs {
         let (mut matter, mut whole, mut state) = (false, true, String::new());
         for path in paths {
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            state.push_str(&format!("{}\0{}\0", path.display(), sha256(text.as_bytes())));
+            state.extend([path.to_string_lossy().as_ref(), "\0", &sha256(text.as_bytes()), "\0"]);
             for line in text.lines() {
                 let line = line.trim().replace('=', " ").to_ascii_lowercase();
                 let Some(word) = line.split_ascii_whitespace().next() else { continue };
