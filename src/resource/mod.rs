@@ -15,6 +15,7 @@ pub mod compose_release;
 pub mod copy;
 pub mod directory;
 pub mod docker_archive;
+pub mod docker_daemon;
 pub mod docker_image;
 pub mod docker_network;
 pub mod docker_volume;
