@@ -10,6 +10,7 @@ pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
 pub mod leaks;
+pub mod leaks;
 mod locate;
 pub mod lower;
 pub mod playbook;
