@@ -9,7 +9,6 @@ pub mod hosts;
 pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
-pub mod leaks;
 mod locate;
 pub mod leaks;
 pub mod lower;

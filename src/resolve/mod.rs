@@ -11,7 +11,6 @@ pub mod decode;
 mod engine;
 pub mod helpers;
 mod host;
-mod inventory;
 pub mod lint;
 mod order;
 mod place;
@@ -29,8 +28,7 @@ mod tests;
 mod variables;
 mod yaml;
 
-pub use connection::{ConnectionVars, Password, connection};
-pub use inventory::{host_json, inventory_json, plain_variable};
+pub use connection::{ConnectionVars, Jump, connection};
 pub use lint::check;
 pub use resolver::{Resolver, RunOptions, resolve};
 pub use show::{host_json, inventory_json, plain_variable};
