@@ -10,7 +10,6 @@ pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
 mod locate;
-pub mod leaks;
 pub mod lower;
 pub mod playbook;
 pub mod role;
