@@ -1,6 +1,6 @@
 //! How things go wrong: located problems of a project, classes of failure, exit codes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where in a user's file something stands.
@@ -64,6 +64,38 @@ impl Diagnostic {
         self.hint = Some(hint.into());
         self
     }
+}
+
+/// Problems as text: the message, the place, the line with a caret, the hint. `source` gives a
+/// file's text.
+#[must_use]
+pub fn render(diagnostics: &[Diagnostic], source: &dyn Fn(&std::path::Path) -> Option<String>, colour: bool) -> String {
+    let mut out = String::new();
+    for diagnostic in diagnostics {
+        let (word, code) = match diagnostic.level {
+            Level::Error => ("error", "31;1"),
+            Level::Warning => ("warning", "33;1"),
+        };
+        let word = if colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() };
+        out.push_str(&format!("{word}: {}\n", diagnostic.message));
+        if let Some(at) = &diagnostic.location {
+            let width = at.line.to_string().len();
+            out.push_str(&format!("{:width$}--> {}:{}:{}\n", "", at.file.display(), at.line, at.column));
+            let text = source(&at.file);
+            let index = usize::try_from(at.line).unwrap_or(1).saturating_sub(1);
+            if let Some(line) = text.as_deref().and_then(|text| text.lines().nth(index)) {
+                let column = usize::try_from(at.column).unwrap_or(1).saturating_sub(1);
+                let indent: String = line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+                let left = line.chars().count().saturating_sub(column).max(1);
+                let carets = "^".repeat(usize::try_from(at.length).unwrap_or(1).clamp(1, left));
+                out.push_str(&format!("{:width$} |\n{} | {}\n{:width$} | {indent}{carets}\n", "", at.line, printable(line), ""));
+            }
+        }
+        if let Some(hint) = &diagnostic.hint {
+            out.push_str(&format!("hint: {hint}\n"));
+        }
+    }
+    out
 }
 
 /// What kind of failure a host had; kept apart in reports and exit codes.
@@ -234,4 +266,74 @@ pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|&(distance, _)| distance <= limit)
         .min()
         .map(|(_, name)| name)
+}
+
+/// Renders diagnostics for people, as rustc does: the sentence, the place with its source line
+/// and a caret, the hint. `source` gives a file's text by the path that diagnostics show.
+#[must_use]
+pub fn render(diagnostics: &[Diagnostic], source: &dyn Fn(&Path) -> Option<Arc<str>>, colour: bool) -> String {
+    use annotate_snippets::renderer::DecorStyle;
+    use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
+    let mut out = String::new();
+    for diagnostic in diagnostics {
+        let (level, message) = (match diagnostic.level { Level::Error => Title::ERROR, Level::Warning => Title::WARNING }, printable(&diagnostic.message));
+        let text = diagnostic.location.as_ref().and_then(|at| source(&at.file).map(|text| (at, text)));
+        let excerpt = text.as_ref().and_then(|(at, text)| excerpt(text, at).map(|(line, span)| (*at, line, span)));
+        let mut group = Group::with_title(level.primary_title(message));
+        let path = diagnostic.location.as_ref().map(|at| printable(&at.file.display().to_string()));
+        if let (Some((at, line, span)), Some(path)) = (&excerpt, &path) {
+            let annotation = AnnotationKind::Primary.span(span.clone());
+            group = group.element(Snippet::source(line.as_str()).line_start(at.line as usize).path(path.as_str()).annotation(annotation));
+        } else if let (Some(at), Some(path)) = (&diagnostic.location, &path) {
+            group = group.element(annotate_snippets::Origin::path(path.as_str()).line(at.line as usize).char_column(at.column as usize));
+        }
+        let mut report = vec![group];
+        if let Some(hint) = &diagnostic.hint {
+            report.push(Group::with_title(Title::HELP.with_name("hint").secondary_title(printable(hint))));
+        }
+        out.push_str(&renderer.render(&report));
+        out.push_str("\n\n");
+    }
+    out
+}
+
+/// The line that a location is in, safe for a terminal, and the bytes of it that are marked.
+fn excerpt(text: &str, at: &Location) -> Option<(String, std::ops::Range<usize>)> {
+    let line = text.lines().nth(at.line.checked_sub(1)? as usize)?;
+    // Tabs would shift the caret.
+    let line = printable(line).replace('\t', " ");
+    let byte = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(byte, _)| byte);
+    let column = at.column.saturating_sub(1) as usize;
+    let (start, end) = (byte(column), byte(column.saturating_add(at.length.max(1) as usize)));
+    Some((line, start..end.max(start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_shows_its_line_a_caret_and_a_hint() {
+        let at = Location { file: Arc::new(PathBuf::from("roles/docker/tasks/main.yml")), line: 2, column: 5, length: 4 };
+        let located = Diagnostic::error("unknown key `moed` in `file`").at(at).hint("did you mean `mode`?");
+        let plain = Diagnostic::warning("nothing \u{1b}[2J to do");
+        let text: Arc<str> = "- file:\n    moed: \"0644\"\n".into();
+        let out = render(&[located, plain], &|_| Some(Arc::clone(&text)), false);
+        let expected = "error: unknown key `moed` in `file`\n --> roles/docker/tasks/main.yml:2:5\n  |\n2 |     moed: \"0644\"\n  |     ^^^^\n  |\nhint: did you mean `mode`?\n\nwarning: nothing \\u{1b}[2J to do\n\n";
+        assert_eq!(out, expected, "\n{out}");
+    }
+
+    #[test]
+    fn a_place_without_its_text_is_still_named() {
+        let at = Location { file: Arc::new(PathBuf::from("x.yml")), line: 9, column: 3, length: 1 };
+        let out = render(&[Diagnostic::error("odd").at(at)], &|_| None, false);
+        assert!(out.contains("error: odd") && out.contains("x.yml:9:3"), "{out}");
+        assert!(!out.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn colour_only_when_asked() {
+        assert!(render(&[Diagnostic::error("odd")], &|_| None, true).contains('\u{1b}'));
+    }
 }

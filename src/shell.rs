@@ -24,6 +24,8 @@ enum Piece {
     Code(String),
     /// A shell pipeline that prints the text: `printf %s BASE64 | base64 -d`.
     Payload(Text),
+    /// The same for bytes that are no text.
+    Bytes(Vec<u8>),
     /// `eval '...'`: a script of its own, whose syntax errors stay inside.
     Eval(Script),
 }
@@ -80,6 +82,13 @@ impl Script {
         self
     }
 
+    /// Appends a pipeline that prints these bytes on stdout.
+    #[must_use]
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.pieces.push(Piece::Bytes(bytes.to_vec()));
+        self
+    }
+
     /// Appends `eval` of another script: a syntax error in it (a user's code) ends the subshell
     /// around it and not the whole script.
     #[must_use]
@@ -117,7 +126,7 @@ impl Script {
             .flat_map(|piece| match piece {
                 Piece::Payload(text) => text.secrets(),
                 Piece::Eval(script) => script.secrets(),
-                Piece::Code(_) => Vec::new(),
+                Piece::Code(_) | Piece::Bytes(_) => Vec::new(),
             })
             .collect();
         names.sort();
@@ -145,6 +154,9 @@ impl Script {
                     let encoded = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(value.as_bytes()));
                     Zeroizing::new(format!("printf %s '{}' | base64 -d", &*encoded))
                 }
+                Piece::Bytes(bytes) => {
+                    Zeroizing::new(format!("printf %s '{}' | base64 -d", base64::engine::general_purpose::STANDARD.encode(bytes)))
+                }
                 Piece::Eval(script) => {
                     let code = script.fill(vault)?;
                     let quoted = Zeroizing::new(quote(&code));
@@ -167,6 +179,7 @@ impl Script {
             .map(|piece| match piece {
                 Piece::Code(code) => code.clone(),
                 Piece::Payload(text) => format!("payload <<{text}>>"),
+                Piece::Bytes(bytes) => format!("payload of {} bytes", bytes.len()),
                 Piece::Eval(script) => format!("eval {}", quote(&script.shown())),
             })
             .collect()

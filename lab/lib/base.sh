@@ -62,7 +62,9 @@ ensure_base() {
       say "lab: building the $1 base ($2${3:+, with docker}); this happens once"
       rm -rf --one-file-system "$BASE" "$BASE.new"
       mkdir -p "$BASE.new"
-      if ! build_base "$BASE.new" "$@" > "$cache/$key.log" 2>&1; then tail -20 "$cache/$key.log" >&2; die "the base did not build; see $cache/$key.log"; fi
+      # in the background, because `set -e` sleeps inside a condition
+      build_base "$BASE.new" "$@" </dev/null > "$cache/$key.log" 2>&1 &
+      if ! wait $!; then tail -20 "$cache/$key.log" >&2; die "the base did not build; see $cache/$key.log"; fi
       echo "$1 $2 ${3:-bare} $(base_packages "$@")" > "$BASE.new/ready"
       mv "$BASE.new" "$BASE"
       say "lab: base ready after $((SECONDS - t0)) s: $BASE"
@@ -90,13 +92,12 @@ build_base() { # OUT KIND SUITE DOCKER
   else
     # shellcheck disable=SC2016  # expanded by that shell
     as_root sh -euc '
-      mkdir "$1/root"; tar -C "$1/root" --numeric-owner --exclude="./dev/*" -xf "$1/root.tar"
-      cp "$1"/root/boot/vmlinuz-* "$1/vmlinuz"; cp "$1"/root/boot/initrd.img-* "$1/initrd"
-      truncate -s 8G "$1/disk.img"
-      mke2fs -q -F -t ext4 -E lazy_itable_init=1 -L root -d "$1/root" "$1/disk.img"
-      rm -rf "$1/root"
-      chmod 644 "$1/disk.img" "$1/vmlinuz" "$1/initrd"
-      chown --reference="$1" "$1/disk.img" "$1/vmlinuz" "$1/initrd"' sh "$out"
+      w=$(mktemp -d); trap "rm -rf $w" EXIT
+      mkdir "$w/root"; tar -C "$w/root" --numeric-owner --exclude="./dev/*" -x
+      cp "$w"/root/boot/vmlinuz-* "$w/vmlinuz"; cp "$w"/root/boot/initrd.img-* "$w/initrd"
+      truncate -s 8G "$w/disk.img"
+      mke2fs -q -F -t ext4 -E lazy_itable_init=1 -L root -d "$w/root" "$w/disk.img" >&2
+      tar -C "$w" -cS --mode=644 disk.img vmlinuz initrd' < "$out/root.tar" | tar -C "$out" --no-same-owner -xS
     warm_base "$out"
   fi
   rm "$out/root.tar"
@@ -142,6 +143,7 @@ vm_accel() { # DIRECTORY-WITH-vmlinuz
 }
 
 # Root, or somebody who looks like root to tar and mke2fs: the user name space mmdebstrap itself builds in.
+# There it cannot enter the caller's own directories, hence the pipes.
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else mmdebstrap --unshare-helper "$@"; fi; }
 
 # make_seed I: everything of one host that is not in its base, as one tar for guest-seed

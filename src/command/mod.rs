@@ -1,7 +1,19 @@
 //! Commands: one file each, composing the phases.
 
+mod adhoc;
+mod apply;
+mod bootstrap;
+mod check;
 mod completions;
+mod drive;
+mod facts;
+mod init;
+mod inventory;
+mod plan;
+mod run;
+mod saved;
 mod secrets;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -22,10 +34,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Fine };
         }
     };
-    match cli.command {
-        Command::Completions(arguments) => completions::run(&arguments),
-        Command::Secrets(arguments) => secrets::run(&arguments),
-        _ => Exit::Bug,
+    match &cli.command {
+        Command::Apply(arguments) => apply::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Inventory(arguments) => inventory::run(arguments),
+        Command::Facts(arguments) => facts::run(arguments),
+        Command::Exec(arguments) => facts::exec(arguments),
+        Command::Init(arguments) => init::run(arguments),
+        Command::Bootstrap(arguments) => bootstrap::run(arguments),
+        Command::Secrets(arguments) => secrets::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
     }
 }
 

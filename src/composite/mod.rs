@@ -1,6 +1,8 @@
 //! Kinds that only expand into base kinds. Adding one is one file here and one line below.
 
+pub mod compose_stack;
+
 use crate::resource::KindEntry;
 
 /// All composite kinds.
-pub const KINDS: &[KindEntry] = &[];
+pub const KINDS: &[KindEntry] = &[KindEntry::of::<compose_stack::ComposeStack>()];

@@ -49,6 +49,9 @@ impl HostRun {
         let Some(position) = self.program.plays.iter().position(|candidate| candidate.index == play) else { return Ok(()) };
         self.refresh_plan().await?;
         self.refusals()?;
+        if !self.changed {
+            self.as_saved()?;
+        }
         self.unlock().await?;
         self.read_diffs_for_apply().await?;
         let nodes = self.program.plays[position].nodes.clone();
@@ -358,13 +361,11 @@ impl HostRun {
             (_, Some(before)) => before.append(body),
         };
         Frame {
-            script,
             deadline: timeout.map_or(step.deadline, Duration::from_secs),
             block: Some(block),
-            in_shell: false,
             user: step.user.clone(),
             keep: KEEP_OUTPUT,
-            unstoppable: false,
+            ..Frame::new(script)
         }
     }
 

@@ -10,11 +10,12 @@ use crate::engine::apply::Queued;
 use crate::engine::lock::{self, HostState};
 use crate::engine::plan::{self, Decision, Diffs, Planner, TaskPlan};
 use crate::engine::program::{Program, TaskIndex};
+use crate::engine::undeclared::{self, Undeclared};
 use crate::engine::{Job, Mode};
 use crate::event::{EventKind, HostReport, Outcome, Recap, TaskReport};
 use crate::facts::{self, Facts};
 use crate::resource::observe::Observations;
-use crate::resource::{ResourceId, interview};
+use crate::resource::{Claim, ResourceId, interview};
 use crate::secret::Vault;
 use crate::shell::Script;
 use crate::transport::{Frame, Output, Session, SessionError, Target};
@@ -51,6 +52,10 @@ pub struct HostRun {
     pub(super) started: Instant,
     pub(super) pending: u32,
     pub(super) checked: bool,
+    /// What the user's command printed (`Mode::Exec`).
+    pub said: Option<Output>,
+    /// What nobody declared (`Mode::Drift`), and places that could not be looked at.
+    pub undeclared: (Vec<Undeclared>, Vec<String>),
     /// The right to be worked on; given up while waiting for other hosts.
     pub(super) permit: Option<tokio::sync::OwnedSemaphorePermit>,
     /// Why the host's later plays do not come.
@@ -91,6 +96,8 @@ impl HostRun {
             started: Instant::now(),
             pending: 0,
             checked: false,
+            said: None,
+            undeclared: (Vec::new(), Vec::new()),
             permit: None,
             stopped: None,
             vault: Arc::new(Vault::default()),
@@ -140,7 +147,7 @@ impl HostRun {
         self.connect().await?;
         self.doing("gathering facts");
         self.gather().await?;
-        if self.job.mode == Mode::Gather {
+        if matches!(self.job.mode, Mode::Gather | Mode::Exec) {
             self.prepared = true;
             return Ok(());
         }
@@ -154,6 +161,11 @@ impl HostRun {
             self.doing("probing");
             self.observations = self.probe(&tasks).await?;
             self.plan_all();
+            if self.job.mode == Mode::Drift {
+                let today = jiff::Zoned::now().date().to_string();
+                let login = self.facts.text("ansible_user_id").to_owned();
+                self.undeclared = undeclared::find(&self.claims(), &self.observations, &login, &today);
+            }
         }
         self.prepared = true;
         Ok(())
@@ -248,7 +260,10 @@ impl HostRun {
 
     /// One round trip: asks everything that some tasks want to know.
     pub(super) async fn probe(&self, tasks: &[TaskIndex]) -> Result<Observations, Failure> {
-        let questions = plan::questions(&self.program, tasks.iter().copied(), &self.facts);
+        let mut questions = plan::questions(&self.program, tasks.iter().copied(), &self.facts);
+        if self.job.mode == Mode::Drift {
+            questions.extend(undeclared::questions(&self.claims()));
+        }
         if questions.is_empty() {
             return Ok(Observations::default());
         }
@@ -262,6 +277,46 @@ impl HostRun {
         let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &self.observations };
         self.plans = planner.all(&self.program);
         self.planned_at = Instant::now();
+    }
+
+    /// Runs the user's command.
+    pub(super) async fn exec(&mut self) -> Result<(), Failure> {
+        let Some(frame) = self.job.exec.clone() else { return Ok(()) };
+        self.doing("running the command");
+        let output = self.session()?.run(frame).await.map_err(|error| session_failure("the command", &error))?;
+        self.recap.ok += 1;
+        self.said = Some(output);
+        Ok(())
+    }
+
+    /// Everything that the host's resources claim.
+    #[must_use]
+    pub fn claims(&self) -> Vec<(ResourceId, Claim)> {
+        let resources = self.program.tasks.iter().flat_map(|task| &task.resources);
+        resources.flat_map(|resource| resource.claims().into_iter().map(|claim| (resource.id(), claim))).collect()
+    }
+
+    /// Whether the plan is exactly the saved one, if one is applied.
+    pub(super) fn as_saved(&self) -> Result<(), Failure> {
+        let Some(only) = &self.job.only else { return Ok(()) };
+        let now = plan::digest(&self.program, &self.plans, &self.job.digests);
+        let saved = only.get(&self.name).cloned().unwrap_or_default();
+        if now == saved {
+            return Ok(());
+        }
+        let mut failure = Failure::new(FailureClass::MovedOn, "the host is not as it was when the plan was saved; nothing was touched")
+            .hint("plan again, look at it, and apply that");
+        let place = |entry: &(String, String)| entry.0.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
+        failure.causes.extend(
+            now.iter().filter(|entry| !saved.contains(entry)).map(|entry| format!("{} would change otherwise than planned", place(entry))),
+        );
+        failure.causes.extend(
+            saved
+                .iter()
+                .filter(|entry| !now.iter().any(|other| other.0 == entry.0))
+                .map(|entry| format!("{} needs no change any more", place(entry))),
+        );
+        Err(failure)
     }
 
     /// Plans anew if the plan is old or the host was changed since (DESIGN 8.7).

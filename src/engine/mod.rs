@@ -28,7 +28,7 @@ use crate::facts::Facts;
 use crate::resolve::HostProgram;
 use crate::resource::{Claim, ResourceId};
 use crate::secret::{KeyedDigests, SecretName, Vault};
-use crate::transport::{Connector, Session, Target};
+use crate::transport::{Connector, Frame, Session, Target};
 use gate::Gates;
 use host::HostRun;
 use lock::Holder;
@@ -44,19 +44,23 @@ pub enum Mode {
     Apply,
     /// Health checks only.
     Verify,
+    /// One command of the user's.
+    Exec,
+    /// As plan, and what nobody declared.
+    Drift,
 }
 
 impl Mode {
     /// Whether the run takes the host's lock.
     #[must_use]
     pub fn takes_lock(self) -> bool {
-        self == Self::Apply
+        matches!(self, Self::Apply | Self::Exec)
     }
 
     /// Whether the run changes hosts, or plans to.
     #[must_use]
     pub fn changes(self) -> bool {
-        matches!(self, Self::Apply | Self::Plan)
+        matches!(self, Self::Apply | Self::Plan | Self::Drift)
     }
 }
 
@@ -88,6 +92,10 @@ pub struct Job {
     pub connector: Connector,
     pub events: Events,
     pub cancel: Arc<Cancel>,
+    /// A saved plan: host -> exactly what may change.
+    pub only: Option<BTreeMap<String, Vec<(String, String)>>>,
+    /// What `Mode::Exec` runs.
+    pub exec: Option<Frame>,
     /// Makes probe nonces unpredictable to hosts.
     pub seed: u128,
     pub counter: AtomicU64,
@@ -169,9 +177,7 @@ impl Job {
     }
 
     fn cross_check(&self, host: &HostRun) -> Vec<String> {
-        let resources = host.program.tasks.iter().flat_map(|task| &task.resources);
-        let claims: Vec<_> = resources.flat_map(|resource| resource.claims().into_iter().map(|claim| (resource.id(), claim))).collect();
-        (self.cross_check)(&claims)
+        (self.cross_check)(&host.claims())
     }
 }
 
@@ -220,7 +226,8 @@ async fn prepare(host: Arc<Mutex<HostRun>>, forks: Arc<Semaphore>) {
         false => host.prepare().await,
     };
     let outcome = match (outcome, host.job.mode) {
-        (Ok(()), Mode::Plan) => host.report_plan().await.and_then(|()| host.refusals()),
+        (Ok(()), Mode::Plan | Mode::Drift) => host.report_plan().await.and_then(|()| host.refusals()),
+        (Ok(()), Mode::Exec) => host.exec().await,
         (other, _) => other,
     };
     if let Err(failure) = outcome {

@@ -18,7 +18,7 @@ pub mod settings;
 pub mod source;
 pub mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod variables;
 pub mod vault;
 mod walk;
@@ -271,6 +271,13 @@ impl Project {
         let mut list: Vec<Arc<Role>> = roles.values().filter_map(|role| role.as_ref().ok().cloned()).collect();
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list
+    }
+
+    /// Files of tasks that were loaded so far.
+    #[must_use]
+    pub fn used_task_files(&self) -> Vec<Arc<Vec<Item>>> {
+        let files = self.task_files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.values().filter_map(|items| items.as_ref().ok().cloned()).collect()
     }
 
     /// SHA-256, in hex, over everything that decides what a run does: all files that were read

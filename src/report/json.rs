@@ -11,7 +11,7 @@ use crate::event::{CheckReport, Event, EventKind, HostReport, RunInfo, TaskRepor
 pub const SCHEMA: &str = "1.0";
 
 /// The document.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 pub struct Document {
     schema: &'static str,
     run: RunInfo,
@@ -29,13 +29,13 @@ struct Host {
     checks: Vec<CheckReport>,
 }
 
-impl Document {
-    /// An empty document.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { schema: SCHEMA, ..Self::default() }
+impl Default for Document {
+    fn default() -> Self {
+        Self { schema: SCHEMA, run: RunInfo::default(), exit: 0, seconds: 0.0, warnings: Vec::new(), hosts: BTreeMap::new() }
     }
+}
 
+impl Document {
     /// Takes one event.
     pub fn event(&mut self, event: &Event) {
         match (&event.host, &event.kind) {
@@ -57,5 +57,17 @@ impl Document {
     #[must_use]
     pub fn render(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+/// `--format jsonl`: each event as it happens, one JSON object a line.
+pub struct Lines;
+
+impl crate::event::Listener for Lines {
+    fn event(&mut self, event: &Event) {
+        use std::io::Write as _;
+        if let Ok(line) = serde_json::to_string(event) {
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        }
     }
 }

@@ -1,4 +1,37 @@
 //! Resolving: (project, host, facts) -> what to do on the host, in order. Pure.
+//!
+//! `order.rs` walks plays, roles and tasks; `variables.rs` knows which value a name has there;
+//! `template.rs` and `condition.rs` render; `decode.rs` makes resources of arguments.
+
+mod arguments;
+pub mod checks;
+mod condition;
+pub mod connection;
+pub mod decode;
+mod engine;
+pub mod helpers;
+mod host;
+pub mod lint;
+mod order;
+mod place;
+mod resolver;
+mod scan;
+mod show;
+mod sources;
+mod tags;
+mod task;
+pub mod template;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod variables;
+mod yaml;
+
+pub use connection::{ConnectionVars, Jump, connection};
+pub use lint::check;
+pub use resolver::{Resolver, RunOptions, resolve};
+pub use show::{host_json, inventory_json, plain_variable};
 
 use crate::diagnostic::Location;
 use crate::resource::{Check, Resource};

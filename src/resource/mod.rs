@@ -4,13 +4,43 @@
 //! what was read, what to change ([`Resource::plan`]); it never talks to a host. Adding a kind is
 //! one file beside this one and one line in the `kinds!` list below.
 
+pub mod apparmor_profile;
+pub mod argument;
+pub mod audit_rules;
 pub mod check;
+pub mod claims;
+pub mod command;
+pub mod compose;
+pub mod compose_release;
+pub mod copy;
+pub mod directory;
+pub mod docker_archive;
+pub mod docker_image;
+pub mod docker_network;
+pub mod docker_volume;
+pub mod file;
+#[cfg(test)]
+mod file_tests;
 pub mod firewall;
+pub mod fragment;
 pub mod interview;
+pub mod lineinfile;
+pub mod managed;
 pub mod observe;
 mod own_file;
+pub mod package;
 pub mod plan;
+mod running;
+pub mod seccomp_profile;
 pub mod secret;
+pub mod service;
+mod source_text;
+pub mod sshd_config;
+pub mod sudoers;
+pub mod sysctl;
+pub mod template;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 
@@ -170,6 +200,34 @@ pub trait Sources {
     /// As for [`Sources::file`].
     fn file_path(&self, name: &str) -> Result<std::path::PathBuf, String>;
 
+    /// Size in bytes and SHA-256 in hex of `files/NAME`, without holding it in memory.
+    ///
+    /// # Errors
+    /// As for [`Sources::file`].
+    fn file_digest(&self, name: &str) -> Result<(u64, String), String> {
+        use sha2::Digest as _;
+        let Ok(path) = self.file_path(name) else {
+            let bytes = self.file(name)?;
+            return Ok((bytes.len() as u64, crate::secret::sha256(&bytes)));
+        };
+        let mut hash = sha2::Sha256::new();
+        let copied = std::fs::File::open(&path).and_then(|mut file| {
+            let mut buffer = vec![0; 1 << 16];
+            let mut size = 0;
+            loop {
+                let read = std::io::Read::read(&mut file, &mut buffer)?;
+                if read == 0 {
+                    return Ok(size);
+                }
+                hash.update(&buffer[..read]);
+                size += read as u64;
+            }
+        });
+        copied
+            .map(|size| (size, crate::secret::hex(&hash.finalize())))
+            .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))
+    }
+
     /// Paths of all files below `files/NAME` or `templates/NAME`, relative to it, sorted.
     ///
     /// # Errors
@@ -289,4 +347,24 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 }
 
 /// All base kinds. A new kind adds its module above and its line here.
-pub const KINDS: &[KindEntry] = &[KindEntry::of::<firewall::Firewall>(), KindEntry::of::<secret::Secret>()];
+pub const KINDS: &[KindEntry] = &[
+    KindEntry::of::<apparmor_profile::AppArmorProfile>(),
+    KindEntry::of::<audit_rules::AuditRules>(),
+    KindEntry::of::<command::CommandSpec>(),
+    KindEntry::of::<copy::Copy>(),
+    KindEntry::of::<directory::Directory>(),
+    KindEntry::of::<docker_image::DockerImage>(),
+    KindEntry::of::<docker_network::DockerNetwork>(),
+    KindEntry::of::<docker_volume::DockerVolume>(),
+    KindEntry::of::<file::File>(),
+    KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<lineinfile::LineInFile>(),
+    KindEntry::of::<package::PackageSpec>(),
+    KindEntry::of::<seccomp_profile::SeccompProfile>(),
+    KindEntry::of::<secret::Secret>(),
+    KindEntry::of::<service::ServiceSpec>(),
+    KindEntry::of::<sshd_config::SshdConfig>(),
+    KindEntry::of::<sudoers::Sudoers>(),
+    KindEntry::of::<sysctl::SysctlSpec>(),
+    KindEntry::of::<template::Template>(),
+];

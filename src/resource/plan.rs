@@ -61,6 +61,20 @@ impl Plan {
         self
     }
 
+    /// Adds all of another plan: a resource that is made of parts plans them one after the other.
+    /// Of two guards or validations the first is kept.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.changes.extend(other.changes);
+        self.steps.extend(other.steps);
+        self.validate = self.validate.or(other.validate);
+        self.guard = self.guard.or(other.guard);
+        self.effects.extend(other.effects);
+        self.notes.extend(other.notes);
+        self.unchecked |= other.unchecked;
+        self
+    }
+
     /// Adds a note.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {

@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use russh::client::{self, DisconnectReason, Handle};
+use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelOpenFailure, Disconnect, Pty};
 
+use super::host_keys::HostCheck;
 use super::shell_channel::ShellChannel;
 use crate::diagnostic::{Failure, FailureClass};
 
-/// Most characters of a line that a terminal passes on whole is no limit in raw mode: no line
-/// editing, no signals by bytes, no translation of line ends.
+/// A terminal that passes bytes on as they are: no echo, no line editing (which would limit the
+/// length of lines), no signals by bytes, no translation of line ends.
 const RAW: &[(Pty, u32)] = &[
     (Pty::ECHO, 0),
     (Pty::ICANON, 0),
@@ -42,10 +44,15 @@ impl Ending {
 /// What russh calls back.
 pub(super) struct Client {
     pub(super) ending: Ending,
+    pub(super) check: Arc<HostCheck>,
 }
 
 impl client::Handler for Client {
     type Error = russh::Error;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(self.check.accepts(key))
+    }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
         self.ending.set(match reason {
@@ -61,6 +68,7 @@ pub(super) struct Connection {
     pub(super) handle: Handle<Client>,
     pub(super) ending: Ending,
     /// Jump hosts and proxy commands that carry this one; they live as long.
+    #[expect(dead_code, reason = "held, not used")]
     pub(super) carriers: Vec<Box<dyn std::any::Any + Send + Sync>>,
 }
 

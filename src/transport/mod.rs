@@ -1,13 +1,20 @@
 //! The transport: connections to hosts, one privileged shell on each, scripts on its stdin.
 
 mod access;
+mod auth;
 mod capture;
 mod connection;
 mod connector;
+mod dial;
 mod frame;
+mod hop;
+mod host_keys;
+mod keys;
+mod known_hosts;
 mod pump;
 mod session;
 mod shell_channel;
+mod ssh_config;
 mod sudo;
 #[cfg(test)]
 mod tests;
@@ -123,9 +130,19 @@ pub enum SessionError {
     Missing(#[from] crate::secret::MissingSecret),
 }
 
-pub use connector::Connector;
+pub use connector::{Connector, Controller};
+pub use keys::Ask;
 pub use session::{PendingReply, Session};
 
 /// A byte stream in both directions.
 pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for T {}
+
+/// The SHA-256 fingerprint of a `known_hosts` line's key, as `ssh-keygen -l` prints it.
+#[must_use]
+pub fn fingerprint_of_line(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace().skip(1);
+    let key = format!("{} {}", words.next()?, words.next()?);
+    let key = russh::keys::ssh_key::PublicKey::from_openssh(&key).ok()?;
+    Some(key.fingerprint(russh::keys::HashAlg::Sha256).to_string())
+}

@@ -64,6 +64,7 @@ impl PendingReply {
 }
 
 /// A shell that is about to be opened: what frames need to be written before it has greeted.
+#[derive(Clone)]
 pub(super) struct Opening {
     nonce: String,
     stop: String,

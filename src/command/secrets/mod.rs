@@ -4,6 +4,7 @@
 mod check;
 mod edit;
 mod editor;
+mod opener;
 mod run;
 mod set;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::project::vault::{
 };
 use crate::secret::SecretName;
 
+pub(super) use opener::Opener;
 pub(super) use run::run_command;
 
 /// What went wrong: told, and exit code 1.

@@ -3,30 +3,9 @@
 use super::host::{persist, rule_changes};
 use super::*;
 use crate::resource::own_file::testing;
-use crate::resource::{KindEntry, Sources};
-use crate::secret::Text;
-
-struct NoSources;
-
-impl Sources for NoSources {
-    fn file(&self, name: &str) -> Result<Vec<u8>, String> {
-        Err(name.to_owned())
-    }
-    fn file_path(&self, name: &str) -> Result<std::path::PathBuf, String> {
-        Err(name.to_owned())
-    }
-    fn tree(&self, name: &str) -> Result<Vec<String>, String> {
-        Err(name.to_owned())
-    }
-    fn template(&self, name: &str) -> Result<Text, String> {
-        Err(name.to_owned())
-    }
-}
 
 fn build(arguments: serde_json::Value) -> Result<Box<dyn Resource>, BuildError> {
-    let facts = Facts::placeholder("h");
-    let context = BuildContext { facts: &facts, sources: &NoSources, host: "h", role: None, become_user: None };
-    (KindEntry::of::<Firewall>().decode)(arguments, &context).map(|mut list| list.remove(0))
+    crate::resource::source_text::testing::build::<Firewall>(arguments)
 }
 
 fn example() -> serde_json::Value {

@@ -1,0 +1,41 @@
+//! Hosts without a playbook: a play with no tasks over a pattern, so that everything else is the
+//! same as for a run.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use crate::cli::InventoryOptions;
+use crate::command::complain;
+use crate::command::run::{Loaded, load as load_playbook};
+use crate::diagnostic::Exit;
+
+/// Loads the inventory with a play over the pattern.
+pub(super) fn load(pattern: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
+    let mut inventory = inventory.clone();
+    if inventory.inventory.is_empty() {
+        inventory.inventory.extend(only_inventory());
+    }
+    let quoted = serde_json::Value::from(pattern).to_string();
+    let written = tempfile::Builder::new().prefix("adhoc-").suffix(".yml").tempfile().and_then(|mut file| {
+        writeln!(file, "- hosts: {quoted}\n  tasks: []")?;
+        Ok(file)
+    });
+    let file = written.map_err(|error| {
+        complain(&format!("error: no temporary file: {error}"));
+        Exit::Usage
+    })?;
+    let loaded = load_playbook(&file.path().display().to_string(), &inventory)?;
+    Ok(Loaded { project: Arc::clone(&loaded.project), ..loaded })
+}
+
+/// The one inventory under `inventory/`, where there is no question which.
+fn only_inventory() -> Option<String> {
+    let mut found: Vec<String> = std::fs::read_dir("inventory")
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yml" || extension == "ini"))
+        .map(|path| path.display().to_string())
+        .collect();
+    if found.len() == 1 { found.pop() } else { None }
+}

@@ -1,0 +1,56 @@
+//! `inventory`: hosts, groups and variables, in Ansible's forms.
+
+use crate::cli::InventoryArgs;
+use crate::command::{adhoc, print, run};
+use crate::diagnostic::Exit;
+use crate::project::Project;
+
+/// Shows the inventory.
+pub(super) fn run(arguments: &InventoryArgs) -> Exit {
+    let loaded = match &arguments.playbook {
+        Some(playbook) => run::load(playbook, &arguments.inventory),
+        None => adhoc::load("all", &arguments.inventory),
+    };
+    let project = match loaded {
+        Ok(loaded) => loaded.project,
+        Err(exit) => return exit,
+    };
+    if let Some(host) = &arguments.host {
+        return one_host(&project, host);
+    }
+    if arguments.list {
+        print(&format!("{}\n", serde_json::to_string_pretty(&crate::resolve::inventory_json(&project)).unwrap_or_default()));
+    } else {
+        print(&graph(&project));
+    }
+    Exit::Fine
+}
+
+fn one_host(project: &Project, host: &str) -> Exit {
+    if project.inventory.host(host).is_none() {
+        let names: Vec<&str> = project.inventory.iter().map(|(name, _)| name).collect();
+        let near = crate::diagnostic::nearest(host, names).map_or_else(String::new, |near| format!("\nhint: did you mean `{near}`?"));
+        crate::command::complain(&format!("error: `{host}` is not in the inventory{near}"));
+        return Exit::Usage;
+    }
+    print(&format!("{}\n", serde_json::to_string_pretty(&crate::resolve::host_json(project, host)).unwrap_or_default()));
+    Exit::Fine
+}
+
+/// Ansible's `--graph`.
+fn graph(project: &Project) -> String {
+    let mut out = "@all:\n".to_owned();
+    for (name, group) in project.inventory.iter_groups() {
+        if name == "all" {
+            continue;
+        }
+        out.push_str(&format!("  |--@{name}:\n"));
+        for child in &group.children {
+            out.push_str(&format!("  |  |--@{child}:\n"));
+        }
+        for host in &group.hosts {
+            out.push_str(&format!("  |  |--{host}\n"));
+        }
+    }
+    out
+}

@@ -1,0 +1,331 @@
+//! How to reach a host: its `ansible_*` variables, rendered, before there are facts.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::helpers;
+use super::resolver::{Resolver, RunOptions};
+use super::variables::{Frame, Scope, Sourced, World};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::project::Project;
+use crate::project::lower::{Problems, boolean_word};
+use crate::project::settings::relative;
+use crate::project::source::{Node, Val};
+use crate::project::task::Item;
+use crate::project::variables::Layer;
+use crate::secret::{SecretName, Text};
+
+/// What the inventory says about connecting to a host. What it leaves open is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConnectionVars {
+    /// The host's name in the inventory.
+    pub host: String,
+    /// `ansible_host`, or the name.
+    pub address: String,
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    pub password: Option<Password>,
+    /// Absolute.
+    pub private_key_file: Option<PathBuf>,
+    /// How to get to the host, from `ansible_ssh_common_args` and `ansible_ssh_extra_args`.
+    pub jump: Option<Jump>,
+    /// `UserKnownHostsFile` of the ssh arguments.
+    pub user_known_hosts: Vec<PathBuf>,
+    /// `ansible_connection: local`.
+    pub local: bool,
+    /// Whether to become root; `None` if neither the inventory nor the playbook says so.
+    pub r#become: Option<bool>,
+    pub become_password: Option<Password>,
+    /// Seconds.
+    pub timeout: Option<u64>,
+    /// `rebuild` refuses the host.
+    pub protected: bool,
+}
+
+/// A password as the inventory gives it.
+#[derive(Clone, PartialEq)]
+pub enum Password {
+    /// In plain text; callers warn about it.
+    Plain(Zeroizing<String>),
+    /// The name of a secret of the project.
+    Secret(SecretName),
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(_) => f.write_str("Plain(..)"),
+            Self::Secret(name) => write!(f, "Secret({name})"),
+        }
+    }
+}
+
+/// The way to a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jump {
+    /// Jump hosts in order, `user@host:port`.
+    Hosts(Vec<String>),
+    /// A command whose stdin and stdout are the connection.
+    Command(String),
+}
+
+/// Renders the connection variables of a host.
+///
+/// # Errors
+/// What is wrong with them, each with its place.
+pub fn connection(project: &Project, host: &str) -> Result<ConnectionVars, Vec<Diagnostic>> {
+    let options = RunOptions::default();
+    let resolver = Resolver::new(project, &options);
+    let world = Alone(&resolver);
+    let mut layers = resolver.inventory_layers(host);
+    let play = project.plays.iter().find(|play| play.hosts.iter().any(|name| name == host));
+    if let Some(play) = play {
+        layers.push(Sourced::nodes(Layer::PlayVars, &play.common.vars));
+    }
+    layers.push(Sourced::values(Layer::Magic, resolver.magic(host)));
+    let scope = Scope::new(&world, &Rc::new(Frame::new(layers, None)), &[], &[]);
+    let mut reader = Reader { project, host, scope, problems: Problems::default() };
+    let vars = reader.read();
+    if reader.problems.has_errors() { Err(reader.problems.into_vec()) } else { Ok(vars) }
+}
+
+struct Alone<'a, 'p>(&'a Resolver<'p>);
+
+impl World for Alone<'_, '_> {
+    fn project(&self) -> &Project {
+        self.0.project
+    }
+
+    fn hostvars(&self, host: Option<&str>, name: Option<&str>) -> Value {
+        self.0.hostvars(host, name, 0)
+    }
+
+    fn partial(&self, name: &str, role: Option<&str>) -> Result<std::sync::Arc<super::template::Compiled>, super::template::Trouble> {
+        self.0.partial(name, role)
+    }
+}
+
+struct Reader<'a> {
+    project: &'a Project,
+    host: &'a str,
+    scope: Scope<'a>,
+    problems: Problems,
+}
+
+impl Reader<'_> {
+    fn read(&mut self) -> ConnectionVars {
+        let mut vars = ConnectionVars { host: self.host.to_owned(), ..ConnectionVars::default() };
+        vars.address = self.text(&["ansible_host", "ansible_ssh_host"]).unwrap_or_else(|| self.host.to_owned());
+        vars.port = self.number(&["ansible_port", "ansible_ssh_port"]).and_then(|port| {
+            let fits = u16::try_from(port).ok().filter(|&port| port > 0);
+            if fits.is_none() {
+                self.wrong("ansible_port", format!("`{port}` is not a port"), "ports go from 1 to 65535");
+            }
+            fits
+        });
+        vars.user = self.text(&["ansible_user", "ansible_ssh_user"]);
+        vars.password = self.text(&["ansible_password", "ansible_ssh_password", "ansible_ssh_pass"]).map(password);
+        vars.private_key_file =
+            self.text(&["ansible_private_key_file", "ansible_ssh_private_key_file"]).map(|path| relative(&self.project.root, &path));
+        self.ssh_arguments(&mut vars);
+        match self.text(&["ansible_connection"]).as_deref() {
+            Some("local") => vars.local = true,
+            None | Some("ssh" | "smart" | "paramiko" | "paramiko_ssh") => {}
+            Some(other) => self.wrong("ansible_connection", format!("`{other}` is not supported"), "write `ssh` or `local`"),
+        }
+        vars.r#become = self.flag("ansible_become").or_else(|| self.flag("ansible_sudo"));
+        if let Some(method) = self.text(&["ansible_become_method"]).filter(|method| method != "sudo") {
+            self.wrong("ansible_become_method", format!("`{method}` is not supported"), "only `sudo` is");
+        }
+        for name in ["ansible_become_exe", "ansible_become_flags"] {
+            if self.text(&[name]).is_some_and(|text| !matches!(text.as_str(), "" | "sudo" | "-H -S -n" | "-H -S")) {
+                self.wrong(name, "it is not supported".to_owned(), "sudo is called as `sudo`, without further flags");
+            }
+        }
+        vars.become_password =
+            self.text(&["ansible_become_password", "ansible_become_pass", "ansible_sudo_pass", "ansible_sudo_password"]).map(password);
+        vars.timeout = self.number(&["ansible_timeout", "ansible_ssh_timeout", "ansible_connection_timeout"]);
+        vars.protected = self.flag("protected").unwrap_or_default();
+        if self.flag("ansible_host_key_checking") == Some(false) || self.flag("ansible_ssh_host_key_checking") == Some(false) {
+            let name = "ansible_host_key_checking";
+            self.wrong(
+                name,
+                "host keys are always checked".to_owned(),
+                "pin the host's key with `soc-provision bootstrap`, or use `--accept-new-host-keys`",
+            );
+        }
+        if vars.r#become.is_none()
+            && self.project.plays.iter().any(|play| play.hosts.iter().any(|host| host == self.host) && wants_root(play))
+        {
+            vars.r#become = Some(true);
+        }
+        vars
+    }
+
+    fn value(&mut self, name: &str) -> Option<Value> {
+        let value = self.scope.variable(name).map_err(|undefined| {
+            let diagnostic = undefined.diagnostic;
+            let hint = diagnostic.hint.clone();
+            let diagnostic = Diagnostic { message: format!("`{name}` of host `{}`: {}", self.host, diagnostic.message), ..diagnostic };
+            // A fact is the usual reason, and a hint about `-e` would mislead.
+            diagnostic.hint(hint.unwrap_or_else(|| "facts are not known before the host is reached".to_owned()))
+        });
+        self.problems.keep(value)?.map(|value| Value::clone(&value)).filter(|value| !value.is_null())
+    }
+
+    fn text(&mut self, names: &[&str]) -> Option<String> {
+        let (name, value) = names.iter().find_map(|name| self.value(name).map(|value| (*name, value)))?;
+        match helpers::text(&value) {
+            Ok(text) => Some(text),
+            Err(message) => {
+                self.wrong(name, message, "write text");
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, names: &[&str]) -> Option<u64> {
+        let text = self.text(names)?;
+        let number = text.parse().ok();
+        if number.is_none() {
+            self.wrong(names[0], format!("`{text}` is not a whole number"), "write a number");
+        }
+        number
+    }
+
+    fn flag(&mut self, name: &str) -> Option<bool> {
+        let value = self.value(name)?;
+        let flag = value.as_bool().or_else(|| value.as_str().and_then(boolean_word));
+        if flag.is_none() {
+            self.wrong(name, format!("{} is not true or false", helpers::sort(&value)), "write `true` or `false`");
+        }
+        flag
+    }
+
+    fn wrong(&mut self, name: &str, message: String, hint: &str) {
+        let diagnostic = Diagnostic::error(format!("`{name}` of host `{}`: {message}", self.host)).hint(hint);
+        self.problems.push(match self.place(name) {
+            Some(at) => diagnostic.at(at),
+            None => diagnostic,
+        });
+    }
+
+    fn place(&self, name: &str) -> Option<Location> {
+        let extra = self.project.extra.get(name);
+        let written = self.project.host_vars(self.host).iter().rev().find_map(|source| source.vars.get(name));
+        extra.or(written).map(|node| node.at.clone())
+    }
+
+    /// Understands the ways around; everything else is refused by name, because to drop an ssh
+    /// argument in silence may mean to connect to another machine.
+    fn ssh_arguments(&mut self, vars: &mut ConnectionVars) {
+        for name in ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"] {
+            let Some(text) = self.text(&[name]) else { continue };
+            let Some(words) = shlex::split(&text) else {
+                self.wrong(name, "its quotes do not match".to_owned(), "quote it as for a shell");
+                continue;
+            };
+            let mut words = words.into_iter();
+            while let Some(word) = words.next() {
+                let (flag, joined) = if word.len() > 2 && word.starts_with('-') { word.split_at(2) } else { (word.as_str(), "") };
+                let mut argument = || if joined.is_empty() { words.next().unwrap_or_default() } else { joined.to_owned() };
+                match flag {
+                    "-J" => vars.jump = Some(jump_hosts(&argument())),
+                    "-i" => vars.private_key_file = Some(relative(&self.project.root, &argument())),
+                    "-p" => vars.port = argument().parse().ok(),
+                    "-l" => vars.user = Some(argument()),
+                    "-4" | "-6" | "-C" | "-q" | "-T" => {}
+                    "-o" => {
+                        let option = argument();
+                        self.ssh_option(name, &option, vars);
+                    }
+                    _ => self.refuse(name, &word),
+                }
+            }
+        }
+    }
+
+    fn ssh_option(&mut self, name: &str, option: &str, vars: &mut ConnectionVars) {
+        let (key, value) = option.split_once(['=', ' ']).unwrap_or((option, ""));
+        let value = value.trim().trim_matches('"');
+        match key.trim().to_ascii_lowercase().as_str() {
+            "proxyjump" if value == "none" => vars.jump = None,
+            "proxyjump" => vars.jump = Some(jump_hosts(value)),
+            "proxycommand" if value == "none" => vars.jump = None,
+            "proxycommand" => vars.jump = Some(Jump::Command(value.to_owned())),
+            "userknownhostsfile" if value == "/dev/null" => {
+                self.wrong(name, "host keys are always checked".to_owned(), "remove `UserKnownHostsFile=/dev/null`");
+            }
+            "userknownhostsfile" => {
+                vars.user_known_hosts.extend(value.split_whitespace().map(|path| relative(&self.project.root, path)));
+            }
+            "stricthostkeychecking" if matches!(value, "yes" | "true" | "accept-new" | "ask") => {}
+            "stricthostkeychecking" => {
+                self.wrong(
+                    name,
+                    "host keys are always checked".to_owned(),
+                    "remove `StrictHostKeyChecking=no`, and pin the keys in `known_hosts`",
+                );
+            }
+            // How connections are shared, kept alive and timed is this tool's own business.
+            "controlmaster"
+            | "controlpersist"
+            | "controlpath"
+            | "serveraliveinterval"
+            | "serveralivecountmax"
+            | "connecttimeout"
+            | "connectionattempts"
+            | "compression"
+            | "batchmode"
+            | "loglevel"
+            | "forwardagent"
+            | "tcpkeepalive" => {}
+            "user" => vars.user = Some(value.to_owned()),
+            "port" => vars.port = value.parse().ok(),
+            "identityfile" => vars.private_key_file = Some(relative(&self.project.root, value)),
+            "identitiesonly" | "preferredauthentications" | "pubkeyauthentication" | "passwordauthentication" => {}
+            _ => self.refuse(name, &format!("-o {option}")),
+        }
+    }
+
+    fn refuse(&mut self, name: &str, argument: &str) {
+        let hint = "supported: ProxyJump (`-J`), ProxyCommand, UserKnownHostsFile; the rest belongs into ~/.ssh/config";
+        self.wrong(name, format!("the ssh argument `{argument}` is not supported"), hint);
+    }
+}
+
+fn jump_hosts(text: &str) -> Jump {
+    Jump::Hosts(text.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect())
+}
+
+fn password(text: String) -> Password {
+    match Text::parse(&text).secrets().as_slice() {
+        [name] if Text::secret(name.clone()) == Text::parse(&text) => Password::Secret(name.clone()),
+        _ => Password::Plain(Zeroizing::new(text)),
+    }
+}
+
+/// Whether the play, or a task of it, says `become: true`.
+fn wants_root(play: &crate::project::playbook::Play) -> bool {
+    fn yes(node: Option<&Node>) -> bool {
+        node.is_some_and(|node| match &node.value {
+            Val::Bool(flag) => *flag,
+            Val::Str(text) => boolean_word(text) == Some(true) || text.contains("{{"),
+            _ => false,
+        })
+    }
+    fn items(list: &[Item]) -> bool {
+        list.iter().any(|item| match item {
+            Item::Task(task) => yes(task.common.r#become.as_ref()),
+            Item::Block(block) => {
+                yes(block.common.r#become.as_ref()) || [&block.body, &block.rescue, &block.always].into_iter().any(|list| items(list))
+            }
+        })
+    }
+    yes(play.common.r#become.as_ref())
+        || play.roles.iter().any(|used| yes(used.common.r#become.as_ref()))
+        || [&play.pre_tasks, &play.tasks, &play.post_tasks, &play.handlers].into_iter().any(|list| items(list))
+}

@@ -1,0 +1,221 @@
+# What the steps of a Compose stack share; POSIX sh. Set before: stack, dir, wait (seconds).
+umask 022
+say() { printf '%s\n' "$*" >&2; }
+now() { date +%s; }
+# Docker under userns-remap maps a container's uid 0 to this uid of the host.
+offset() { docker info -f '{{.DockerRootDir}}' 2>/dev/null | sed -n 's|.*/\([0-9][0-9]*\)\.[0-9][0-9]*$|\1|p'; }
+
+# put PATH MODE UID GID [SHA256]: stdin becomes the file, whole or not at all, with its owner from the start.
+put() {
+  mkdir -p "${1%/*}" || return 1
+  rm -f "$1.new"
+  (umask 077; cat >"$1.new") || { rm -f "$1.new"; return 1; }
+  own "$1.new" "$2" "$3" "$4" || return 1
+  if [ -n "${5:-}" ] && [ "$(sha256sum <"$1.new")" != "$5  -" ]; then rm -f "$1.new"; say "$1: what arrived is not what was sent"; return 1; fi
+  sync "$1.new"
+  mv -f "$1.new" "$1"
+}
+own() { # PATH MODE UID GID
+  o=$(offset); o=${o:-0}
+  chown "$((o + $3)):$((o + $4))" "$1" && chmod "$2" "$1"
+}
+# Remembers on the host alone what a file with secrets was when it was written.
+seal() {
+  mkdir -p "$dir/secrets"
+  (cd "$dir" && umask 077 && { grep -vF "  $1" secrets/.sums 2>/dev/null; sha256sum "$1"; } >secrets/.sums.new && mv -f secrets/.sums.new secrets/.sums)
+}
+
+compose() { # RELEASE ARGUMENT...
+  rel=$1; shift
+  (
+    if [ -f "$dir/releases/$rel/env.sh" ]; then . "$dir/releases/$rel/env.sh"; fi
+    COMPOSE_ANSI=never; export COMPOSE_ANSI
+    exec timeout -k 10 "$((wait + 120))" docker compose -p "$stack" --project-directory "$dir" -f "$dir/releases/$rel/compose.yml" "$@"
+  ) </dev/null
+}
+ids() { # SERVICE: its containers, long ids
+  docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$stack" --filter "label=com.docker.compose.service=$1" --filter "label=com.docker.compose.oneoff=False"
+}
+in_list() { # WORD LIST...: whether the word is one of the list
+  w=$1; shift
+  for i in "$@"; do [ "$i" = "$w" ] && return 0; done
+  return 1
+}
+
+# wait_ids ONE_SHOT ID...: until each is healthy (or has ended well), or one cannot become so any more.
+# A container without a health check must be seen running twice, so that one that dies at once is noticed.
+wait_ids() {
+  one=$1; shift
+  until=$(($(now) + wait)) calm=0
+  while :; do
+    good=1
+    for id in "$@"; do
+      # shellcheck disable=SC2046
+      set_state $(docker inspect -f '{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{.State.ExitCode}} {{.RestartCount}} {{.HostConfig.RestartPolicy.Name}}' "$id" 2>/dev/null)
+      case $status/$health in
+        running/healthy) ;;
+        running/none) [ "$one" = 0 ] || good=0 ;;
+        */unhealthy) return 1 ;;
+        exited/*)
+          if [ "$one" = 1 ] && [ "$code" = 0 ]; then :; elif [ "$policy" = no ] || [ -z "$policy" ] || [ "$one" = 1 ]; then return 1; else good=0; fi ;;
+        dead/* | gone/*) return 1 ;;
+        *) good=0 ;;
+      esac
+      if [ "$restarts" -gt 3 ]; then return 1; fi
+    done
+    if [ $good = 1 ]; then calm=$((calm + 1)); [ $calm -ge 2 ] && return 0; else calm=0; fi
+    if [ "$(now)" -ge $until ]; then say "not healthy after $wait seconds"; return 1; fi
+    sleep 0.5
+  done
+}
+set_state() { status=${1:-gone} health=${2:-none} code=${3:-0} restarts=${4:-0} policy=${5:-no}; }
+wait_service() { # SERVICE ONE_SHOT COUNT
+  # shellcheck disable=SC2046
+  set -- "$1" "$2" "$3" $(ids "$1")
+  if [ $(($# - 3)) -lt "$3" ]; then say "$1: $(($# - 3)) of $3 containers exist"; return 1; fi
+  svc=$1 one=$2; shift 3
+  wait_ids "$one" "$@" || { report "$svc"; return 1; }
+}
+# What the containers of a service say about themselves, for whoever reads why it failed.
+report() {
+  for id in $(ids "$1"); do
+    docker inspect -f "service $1, container {{.Name}}: {{.State.Status}}, exit code {{.State.ExitCode}}{{if .State.OOMKilled}}, killed for lack of memory{{end}}{{if .State.Error}}, {{.State.Error}}{{end}}, restarts {{.RestartCount}}" "$id" >&2
+    docker inspect -f '{{if .State.Health}}{{range .State.Health.Log}}{{.ExitCode}} {{json .Output}}
+{{end}}{{end}}' "$id" 2>/dev/null | grep . | tail -3 | sed 's/^/  health check: exit /' >&2
+    docker logs --tail 15 "$id" 2>&1 | sed 's/^/  | /' >&2
+  done
+}
+
+# ---- one service; ups RELEASE SERVICE ARGUMENT... --------------------------------------------------------------
+ups() { r=$1 s=$2; shift 2; compose "$r" up -d --no-deps --no-build --pull "$pull" "$@" "$s"; }
+start() { # SERVICE ONE_SHOT COUNT
+  ups "$new" "$1" --no-recreate --scale "$1=$3" && wait_service "$@" || { report_once "$1"; return 1; }
+}
+recreate() { # SERVICE ONE_SHOT COUNT
+  ups "$new" "$1" --force-recreate --scale "$1=$3" && wait_service "$@" || { report_once "$1"; return 1; }
+}
+report_once() { [ "${reported:-}" = "$1" ] || say "service $1 of release $new failed"; reported=$1; }
+# roll SERVICE COUNT OLD...: each new container is healthy before an old one goes.
+roll() {
+  svc=$1 count=$2; shift 2
+  for old_one in "$@"; do
+    # shellcheck disable=SC2046
+    before=$(ids "$svc") && have=$(set -- $before; echo $#)
+    ups "$new" "$svc" --no-recreate --scale "$svc=$((have + 1))" || { report_once "$svc"; return 1; }
+    fresh=''
+    # shellcheck disable=SC2086
+    for id in $(ids "$svc"); do in_list "$id" $before || fresh="$fresh $id"; done
+    # shellcheck disable=SC2086
+    wait_ids 0 $fresh || { report "$svc"; report_once "$svc"; return 1; }
+    docker stop "$old_one" >/dev/null && docker rm "$old_one" >/dev/null || return 1
+  done
+  start "$svc" 0 "$count"
+}
+reload_signal() { for id in $(ids "$1"); do docker kill -s "$2" "$id" >/dev/null || return 1; done; } # SERVICE SIGNAL
+reload_command() { svc=$1; shift; for id in $(ids "$svc"); do docker exec "$id" "$@" </dev/null >&2 || return 1; done; }
+drop_network() { # NAME: with this project's containers on it
+  for id in $(docker ps -aq --filter "network=$1" --filter "label=com.docker.compose.project=$stack"); do
+    docker stop "$id" >/dev/null; docker rm "$id" >/dev/null || return 1
+  done
+  docker network rm "$1" >/dev/null
+}
+
+# ---- releases -------------------------------------------------------------------------------------------
+current() { c=$(readlink "$dir/current" 2>/dev/null) && echo "${c#releases/}"; }
+switch() { # RELEASE: from now on this one is current; atomically
+  ln -sfn "releases/$1" "$dir/current.new" && mv -fT "$dir/current.new" "$dir/current" && sync "$dir" || return 1
+  [ "$(tail -n 1 "$dir/history" 2>/dev/null | cut -d' ' -f2)" = "$1" ] || echo "$(now) $1" >>"$dir/history"
+}
+# Puts the files of services that reload where they find them.
+sync_live() { # RELEASE
+  [ -f "$dir/releases/$1/live" ] || return 0
+  while read -r to from; do
+    cmp -s "$dir/$from" "$dir/$to" && continue
+    mkdir -p "$dir/${to%/*}" && cp -p "$dir/$from" "$dir/$to.new" && mv -f "$dir/$to.new" "$dir/$to" || return 1
+  done <"$dir/releases/$1/live"
+}
+# Which images a release runs on, so that it can come back after a tag has moved.
+remember_images() { # RELEASE
+  for id in $(docker ps -aq --filter "label=com.docker.compose.project=$stack"); do docker inspect -f '{{.Config.Image}} {{.Image}}' "$id"; done | sort -u >"$dir/releases/$1/images"
+}
+retag() { # RELEASE
+  [ -f "$dir/releases/$1/images" ] || return 0
+  while read -r ref id; do
+    case $ref in *@* | sha256:*) continue ;; esac
+    [ "$(docker image inspect -f '{{.Id}}' "$ref" 2>/dev/null)" = "$id" ] || docker tag "$id" "$ref" || return 1
+  done <"$dir/releases/$1/images"
+}
+# go_to RELEASE: everything as that release has it; Compose's own hash finds what differs, since all
+# inputs are in paths and labels.
+go_to() {
+  retag "$1" && sync_live "$1" || return 1
+  scale=''
+  while read -r s one count; do scale="$scale --scale $s=$count"; done <"$dir/releases/$1/services"
+  # shellcheck disable=SC2086
+  compose "$1" up -d --no-build --pull never --remove-orphans $scale || return 1
+  # shellcheck disable=SC2013
+  while read -r s one count; do wait_service "$s" "$one" "$count" || return 1; done <"$dir/releases/$1/services"
+}
+# ---- data and jobs ----------------------------------------------------------------------------------------
+one_off() { svc=$1; shift; compose "$new" run --rm -T --no-deps --entrypoint sh "$svc" -c "$1" >&2; } # SERVICE COMMAND
+# migrate ID SERVICE BACKUP RUN VERIFY: once for each id, with the service stopped; empty commands are left out.
+migrate() {
+  [ ! -f "$dir/migrations/$1" ] || return 0
+  for id in $(ids "$2"); do docker stop "$id" >/dev/null; done
+  if [ -n "$3" ]; then one_off "$2" "$3" || { say "the backup before migration $1 failed"; return 1; }; fi
+  mkdir -p "$dir/migrations" && now >"$dir/migrations/$1" && sync "$dir/migrations/$1" || return 1
+  one_off "$2" "$4" || { say "migration $1 failed"; return 1; }
+  if [ -n "$5" ]; then one_off "$2" "$5" || { say "migration $1 is not as it should be"; return 1; }; fi
+}
+# Before an older release may run: the data as it was before that release's migration.
+unmigrate() { # RELEASE
+  [ -f "$dir/releases/$1/migration" ] || return 0
+  read -r id svc how <"$dir/releases/$1/migration"
+  [ -f "$dir/migrations/$id" ] || return 0
+  case $how in
+    compatible) return 0 ;;
+    restore)
+      say "putting back the data from before migration $id"
+      compose "$1" stop "$svc" >&2
+      compose "$1" run --rm -T --no-deps --entrypoint sh "$svc" -c "$(cat "$dir/releases/$1/restore")" >&2 || { say "the backup could not be put back; no older release is started on data that it cannot read"; return 1; }
+      rm -f "$dir/migrations/$id" ;;
+    *) say "migration $id cannot be undone, and older releases cannot read its data: declare \`restore\` to go back"; return 1 ;;
+  esac
+}
+# job NAME DIGEST SERVICE COMMAND UNLESS: in the first container of a running service.
+job() {
+  id=$(ids "$3" | head -n 1)
+  if [ -n "$5" ] && docker exec "$id" sh -c "$5" </dev/null >/dev/null 2>&1; then :
+  else docker exec "$id" sh -c "$4" </dev/null >&2 || { say "job $1 in service $3 failed"; return 1; }; fi
+  mkdir -p "$dir/jobs" && echo "$2" >"$dir/jobs/$1"
+}
+# back: after the new release failed. 96 says that what ran before runs again.
+back() {
+  echo "$new $(now)" >"$dir/failed"
+  if [ -z "${old:-}" ] || [ ! -d "$dir/releases/$old" ]; then say "there is no earlier release to go back to"; exit 1; fi
+  if [ "$old" = "$new" ]; then say "release $new was current already; it stays"; exit 1; fi
+  unmigrate "$new" || exit 1
+  say "going back to release $old"
+  if go_to "$old"; then say "release $old is back and healthy"; exit 96; fi
+  say "release $old did not come back either"
+  exit 1
+}
+# Keeps the last releases; files and secrets that neither they nor a container use go.
+prune() { # KEEP
+  keep=$(tac "$dir/history" 2>/dev/null | awk -v n="$1" '!seen[$2]++ && n-- > 0 { print $2 }')
+  for r in "$dir"/releases/*/; do
+    r=${r%/}; r=${r##*/}
+    # shellcheck disable=SC2086
+    in_list "$r" "$(current)" $keep || rm -rf "${dir:?}/releases/$r"
+  done
+  used=$(docker ps -aq | xargs -r docker inspect -f '{{range .Mounts}}{{.Source}} {{end}}' 2>/dev/null)
+  for d in "$dir"/files/*/ "$dir"/secrets/*/; do
+    [ -d "$d" ] || continue
+    p=${d#"$dir"/}
+    grep -qsF "$p" "$dir"/releases/*/compose.yml "$dir"/releases/*/env.sh "$dir"/releases/*/live && continue
+    case $used in *"$d"*) continue ;; esac
+    rm -rf "$d"
+    if [ -f "$dir/secrets/.sums" ]; then grep -vF "  $p" "$dir/secrets/.sums" >"$dir/secrets/.sums.new"; mv -f "$dir/secrets/.sums.new" "$dir/secrets/.sums"; fi
+  done
+  return 0
+}
