@@ -66,38 +66,6 @@ impl Diagnostic {
     }
 }
 
-/// Problems as text: the message, the place, the line with a caret, the hint. `source` gives a
-/// file's text.
-#[must_use]
-pub fn render(diagnostics: &[Diagnostic], source: &dyn Fn(&std::path::Path) -> Option<String>, colour: bool) -> String {
-    let mut out = String::new();
-    for diagnostic in diagnostics {
-        let (word, code) = match diagnostic.level {
-            Level::Error => ("error", "31;1"),
-            Level::Warning => ("warning", "33;1"),
-        };
-        let word = if colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() };
-        out.push_str(&format!("{word}: {}\n", diagnostic.message));
-        if let Some(at) = &diagnostic.location {
-            let width = at.line.to_string().len();
-            out.push_str(&format!("{:width$}--> {}:{}:{}\n", "", at.file.display(), at.line, at.column));
-            let text = source(&at.file);
-            let index = usize::try_from(at.line).unwrap_or(1).saturating_sub(1);
-            if let Some(line) = text.as_deref().and_then(|text| text.lines().nth(index)) {
-                let column = usize::try_from(at.column).unwrap_or(1).saturating_sub(1);
-                let indent: String = line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-                let left = line.chars().count().saturating_sub(column).max(1);
-                let carets = "^".repeat(usize::try_from(at.length).unwrap_or(1).clamp(1, left));
-                out.push_str(&format!("{:width$} |\n{} | {}\n{:width$} | {indent}{carets}\n", "", at.line, printable(line), ""));
-            }
-        }
-        if let Some(hint) = &diagnostic.hint {
-            out.push_str(&format!("hint: {hint}\n"));
-        }
-    }
-    out
-}
-
 /// What kind of failure a host had; kept apart in reports and exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

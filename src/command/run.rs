@@ -84,7 +84,7 @@ pub(super) fn show(diagnostics: &[Diagnostic], project: Option<&Project>) {
         return;
     }
     let source = |path: &Path| match project {
-        Some(project) => project.files.seen(path).map(|text| text.to_string()),
+        Some(project) => project.files.seen(path),
         None => None,
     };
     complain(render(diagnostics, &source, crate::report::colour_on_stderr()).trim_end());
@@ -223,7 +223,7 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
     };
     Box::new(move |host: &str, facts: &Facts| -> Result<HostProgram, String> {
         resolve(&project, host, facts, &options).map_err(|diagnostics| {
-            let source = |path: &Path| project.files.seen(path).map(|text| text.to_string());
+            let source = |path: &Path| project.files.seen(path);
             render(&diagnostics, &source, false).trim_end().to_owned()
         })
     })
