@@ -84,10 +84,7 @@ struct Command {
 
 impl Command {
     fn guard_question(&self, what: &str, code: &str) -> Question {
-        Question::Raw {
-            key: format!("command/{what}/{}/{code}", self.name),
-            script: Script::new().user_code(code).then(">/dev/null 2>&1", &[]),
-        }
+        Question::Raw { key: format!("command/{what}/{}/{code}", self.name), script: Script::new().user_code(code).then(">/dev/null 2>&1", &[]) }
     }
 
     fn script(&self) -> Script {
@@ -141,11 +138,10 @@ impl Resource for Command {
         if !due {
             return Ok(Plan::in_sync());
         }
-        let promises: Vec<String> =
-            [("creates", &self.creates), ("removes", &self.removes), ("unless", &self.unless), ("onlyif", &self.onlyif)]
-                .iter()
-                .filter_map(|(word, value)| value.as_ref().map(|value| format!("{word} `{value}`")))
-                .collect();
+        let promises: Vec<String> = [("creates", &self.creates), ("removes", &self.removes), ("unless", &self.unless), ("onlyif", &self.onlyif)]
+            .iter()
+            .filter_map(|(word, value)| value.as_ref().map(|value| format!("{word} `{value}`")))
+            .collect();
         let mut step = Step::new(format!("run {}", self.name), self.script()).deadline(self.deadline);
         step.user.clone_from(&self.user);
         let mut plan = Plan::default().change(Change::add("run", &self.name)).step(step);

@@ -195,10 +195,7 @@ fn lines_are_replaced_inserted_and_removed_as_ansible_does() {
         (r#"line: UseDNS no, insertbefore: "^Match""#, "# head\n#PermitRootLogin yes\nPort 22\nUseDNS no\nMatch all\n"),
         (r#"line: UseDNS no, insertafter: "^Port""#, "# head\n#PermitRootLogin yes\nPort 22\nUseDNS no\nMatch all\n"),
         ("line: top, insertbefore: BOF", "top\n# head\n#PermitRootLogin yes\nPort 22\nMatch all\n"),
-        (
-            r#"regexp: "^(Po)(?P<rest>rt) \\d+", line: '\1\g<rest> 2222', backrefs: true"#,
-            "# head\n#PermitRootLogin yes\nPort 2222\nMatch all\n",
-        ),
+        (r#"regexp: "^(Po)(?P<rest>rt) \\d+", line: '\1\g<rest> 2222', backrefs: true"#, "# head\n#PermitRootLogin yes\nPort 2222\nMatch all\n"),
         (r#"regexp: "^#", state: absent"#, "Port 22\nMatch all\n"),
         ("search_string: Port, line: Port 1", "# head\n#PermitRootLogin yes\nPort 1\nMatch all\n"),
     ];

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::facts::Facts;
 use crate::resource::argument::Words;
 use crate::resource::observe::{PackageState, View};
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Kind, Question, Resource, ResourceId};
+use crate::facts::Facts;
 use crate::shell::Script;
 
 /// How long an installation may take before the run stops waiting for it; dpkg itself goes on.

@@ -53,13 +53,7 @@ impl Kind for ServiceSpec {
             return Err(BuildError::from(format!("nothing is asked of `{}`", self.name)).hint("give `state`, `enabled` or `masked`"));
         }
         let unit = if self.name.contains('.') { self.name.clone() } else { format!("{}.service", self.name) };
-        Ok(vec![Box::new(Service {
-            unit,
-            state: self.state,
-            enabled: self.enabled,
-            masked: self.masked,
-            daemon_reload: self.daemon_reload,
-        })])
+        Ok(vec![Box::new(Service { unit, state: self.state, enabled: self.enabled, masked: self.masked, daemon_reload: self.daemon_reload })])
     }
 }
 
@@ -116,20 +110,12 @@ impl Resource for Service {
         let is_masked = seen.load == "masked" || seen.file == "masked";
         if let Some(masked) = self.masked.filter(|masked| *masked != is_masked) {
             plan.changes.push(Change::of("masked", is_masked.to_string(), masked.to_string()));
-            script = if masked {
-                script.then("systemctl mask --now {} || exit\n", &[&self.unit])
-            } else {
-                script.then("systemctl unmask {} || exit\n", &[&self.unit])
-            };
+            script = if masked { script.then("systemctl mask --now {} || exit\n", &[&self.unit]) } else { script.then("systemctl unmask {} || exit\n", &[&self.unit]) };
         }
         let is_enabled = matches!(seen.file.as_str(), "enabled" | "enabled-runtime" | "static" | "alias" | "indirect" | "generated");
         if let Some(enabled) = self.enabled.filter(|enabled| *enabled != is_enabled && !(is_masked && !*enabled)) {
             plan.changes.push(Change::of("enabled", seen.file.clone(), if enabled { "enabled" } else { "disabled" }));
-            script = if enabled {
-                script.then("systemctl enable --quiet {} || exit\n", &[&self.unit])
-            } else {
-                script.then("systemctl disable --quiet {} || exit\n", &[&self.unit])
-            };
+            script = if enabled { script.then("systemctl enable --quiet {} || exit\n", &[&self.unit]) } else { script.then("systemctl disable --quiet {} || exit\n", &[&self.unit]) };
         }
         let is_up = matches!(seen.active.as_str(), "active" | "reloading" | "activating");
         let (change, act) = match self.state {
@@ -141,9 +127,10 @@ impl Resource for Service {
         };
         if let Some(word) = change {
             plan.changes.push(Change::of("state", seen.active.clone(), word));
-            script = script
-                .then(act, &[&self.unit])
-                .then(" || { r=$?; systemctl status --no-pager --lines=15 {} >&2; exit $r; }\n", &[&self.unit]);
+            script = script.then(act, &[&self.unit]).then(
+                " || { r=$?; systemctl status --no-pager --lines=15 {} >&2; exit $r; }\n",
+                &[&self.unit],
+            );
         }
         if plan.changes.is_empty() {
             return Ok(plan);

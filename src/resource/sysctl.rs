@@ -89,9 +89,7 @@ impl Resource for Sysctl {
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
         let on_disk = view.digest(&self.file())?;
         if self.absent {
-            let gone = Plan::default()
-                .change(Change::remove("file", self.file()))
-                .step(Step::new("remove the setting", Script::sh("rm -f -- {}", &[&self.file()])));
+            let gone = Plan::default().change(Change::remove("file", self.file())).step(Step::new("remove the setting", Script::sh("rm -f -- {}", &[&self.file()])));
             return Ok(if on_disk.is_some() { gone } else { Plan::in_sync() });
         }
         let running = view.sysctl(&self.name)?;
