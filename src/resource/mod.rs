@@ -23,6 +23,7 @@ pub mod file;
 mod file_tests;
 pub mod firewall;
 pub mod fragment;
+pub mod group;
 pub mod interview;
 pub mod lineinfile;
 pub mod managed;
@@ -41,6 +42,7 @@ pub mod sysctl;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod user;
 
 use std::fmt;
 
@@ -338,6 +340,13 @@ impl KindEntry {
 }
 
 fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
+    use serde_json::Value;
+    // Serde would fill a struct's fields from a list, one after the other.
+    let arguments = match (arguments, K::SHORTHAND) {
+        (map @ Value::Object(_), _) => map,
+        (bare @ (Value::String(_) | Value::Array(_)), Some(field)) => Value::Object([(field.to_owned(), bare)].into_iter().collect()),
+        _ => return Err(BuildError::from(format!("`{}` takes arguments, each with its name", K::NAME))),
+    };
     let kind: K = serde_path_to_error::deserialize(arguments).map_err(|error| {
         let path = error.path().to_string();
         let field = (path != ".").then_some(path);
@@ -350,7 +359,7 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<apparmor_profile::AppArmorProfile>(),
     KindEntry::of::<audit_rules::AuditRules>(),
-    KindEntry::of::<command::CommandSpec>(),
+    KindEntry::of::<command::Command>(),
     KindEntry::of::<copy::Copy>(),
     KindEntry::of::<directory::Directory>(),
     KindEntry::of::<docker_image::DockerImage>(),
@@ -358,13 +367,16 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<docker_volume::DockerVolume>(),
     KindEntry::of::<file::File>(),
     KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<group::Group>(),
     KindEntry::of::<lineinfile::LineInFile>(),
-    KindEntry::of::<package::PackageSpec>(),
+    KindEntry::of::<package::Package>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
     KindEntry::of::<secret::Secret>(),
-    KindEntry::of::<service::ServiceSpec>(),
+    KindEntry::of::<service::Service>(),
+    KindEntry::of::<service::Systemd>(),
     KindEntry::of::<sshd_config::SshdConfig>(),
     KindEntry::of::<sudoers::Sudoers>(),
     KindEntry::of::<sysctl::SysctlSpec>(),
     KindEntry::of::<template::Template>(),
+    KindEntry::of::<user::User>(),
 ];
