@@ -11,6 +11,7 @@ pub mod decode;
 mod engine;
 pub mod helpers;
 mod host;
+mod inventory;
 pub mod lint;
 mod order;
 mod place;
@@ -28,7 +29,8 @@ mod tests;
 mod variables;
 mod yaml;
 
-pub use connection::{ConnectionVars, Jump, connection};
+pub use connection::{ConnectionVars, Password, connection};
+pub use inventory::{host_json, inventory_json, plain_variable};
 pub use lint::check;
 pub use resolver::{Resolver, RunOptions, resolve};
 pub use show::{host_json, inventory_json, plain_variable};

@@ -298,11 +298,11 @@ fn connection_variables_are_rendered_and_checked() {
     let disk = Disk::new(&[("inventory/prod.yml", inventory), ("playbooks/prod.yml", "- hosts: all\n  become: true\n  tasks: []\n")]);
     let project = load(&disk);
     let a = connection(&project, "a").unwrap();
-    assert_eq!((a.address.as_str(), a.port, a.r#become), ("10.0.0.7", Some(2222), Some(true)));
-    assert_eq!(a.jump, Some(Jump::Hosts(vec!["me@b.example:22".to_owned(), "second".to_owned()])));
+    assert_eq!((a.address.as_deref(), a.port, a.r#become), (Some("10.0.0.7"), Some(2222), true));
+    assert_eq!(a.proxy_jump, Some(vec!["me@b.example:22".to_owned(), "second".to_owned()]));
     assert!(matches!(&a.become_password, Some(connection::Password::Secret(name)) if name.as_str() == "sudo"));
     let b = connection(&project, "b").unwrap();
-    assert_eq!((b.jump, b.local, b.protected, b.r#become), (Some(Jump::Command("nc %h %p".to_owned())), true, true, Some(true)));
+    assert_eq!((b.proxy_command.as_deref(), b.local, b.protected, b.r#become), (Some("nc %h %p"), true, true, true));
     let found = shown(&connection(&project, "c").unwrap_err());
     for expected in ["StrictHostKeyChecking=no", "`-o Ciphers=x` is not supported", "`-X` is not supported", "`su` is not supported", "`99999` is not a port"] {
         assert!(found.iter().any(|problem| problem.contains(expected)), "{expected} {found:#?}");

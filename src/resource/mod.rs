@@ -32,6 +32,7 @@ pub mod package;
 pub mod plan;
 mod running;
 pub mod seccomp_profile;
+pub mod secret;
 pub mod service;
 mod source_text;
 pub mod sshd_config;
@@ -360,6 +361,7 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<lineinfile::LineInFile>(),
     KindEntry::of::<package::PackageSpec>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
+    KindEntry::of::<secret::Secret>(),
     KindEntry::of::<service::ServiceSpec>(),
     KindEntry::of::<sshd_config::SshdConfig>(),
     KindEntry::of::<sudoers::Sudoers>(),

@@ -12,7 +12,6 @@ use super::session::Opening;
 use super::ssh_config::SshConfigs;
 use super::{Frame, PendingReply, Session, Target, frame, sudo};
 use crate::diagnostic::{Failure, FailureClass};
-use crate::secret::Vault;
 
 /// How often a connection is tried that the server drops before the login is done.
 const TRIES: u32 = 4;
@@ -100,7 +99,7 @@ impl Connector {
     }
 
     async fn open(&self, target: &Target, first: Option<Frame>) -> Result<(Session, Option<PendingReply>), Failure> {
-        let opening = Opening::new(first, Arc::new(Vault::default()));
+        let opening = Opening::new(first)?;
         if target.local {
             let access = Access::new(Link::Local, target.privilege.clone(), rustix::process::geteuid().is_root());
             return tokio::time::timeout(target.connect_timeout, opening.open(access))

@@ -180,6 +180,11 @@ fn parse(file: &Path, text: &str) -> Vec<Line> {
     lines
 }
 
+/// The key of a line.
+pub(super) fn key_of_line(text: &str) -> Option<PublicKey> {
+    parse_line(text.trim()).map(|(.., key)| key)
+}
+
 fn parse_line(text: &str) -> Option<(Marker, String, PublicKey)> {
     let mut words = text.split_ascii_whitespace();
     let mut hosts = words.next()?;

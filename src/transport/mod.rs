@@ -131,6 +131,7 @@ pub enum SessionError {
 }
 
 pub use connector::{Connector, Controller};
+pub use host_keys::fingerprint_of_line;
 pub use keys::Ask;
 pub use session::{PendingReply, Session};
 

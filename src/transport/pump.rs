@@ -202,9 +202,15 @@ pub(super) async fn write(mut writer: Writer, mut outgoing: mpsc::UnboundedRecei
 }
 
 /// Reads until the shell ends or a frame's time is up; then the session is over.
-pub(super) async fn read(mut reader: Reader, greeting: Greeting, shared: Arc<Shared>, access: Arc<Access>, shell: ShellInfo) {
+pub(super) async fn read(
+    mut reader: Reader,
+    greeting: Greeting,
+    (mut out, mut err): (Scanner, Scanner),
+    shared: Arc<Shared>,
+    access: Arc<Access>,
+    shell: ShellInfo,
+) {
     let mut closed = shared.closed.subscribe();
-    let (mut out, mut err) = (Scanner::new(&shell.nonce), Scanner::new(&shell.nonce));
     let take = |scanner: &mut Scanner, bytes: &[u8], is_out| {
         scanner.push(bytes, |seq| shared.keep_of(seq)).into_iter().for_each(|part| shared.store(part, is_out));
         shared.answer(shell.merged);
@@ -242,8 +248,6 @@ pub(super) async fn read(mut reader: Reader, greeting: Greeting, shared: Arc<Sha
 #[derive(Clone)]
 pub(super) struct ShellInfo {
     pub(super) pid: u32,
-    /// The frames' secret mark.
-    pub(super) nonce: String,
     pub(super) merged: bool,
 }
 

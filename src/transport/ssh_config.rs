@@ -111,7 +111,7 @@ impl SshConfigs {
         let mut entries: Vec<_> = std::fs::read_dir(&drop_ins).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         entries.sort();
         paths.extend(entries);
-        let stock = format!("include {}/*.conf", drop_ins.display());
+        let stock = format!("include {}/*.conf", drop_ins.display()).to_ascii_lowercase();
         let (mut matter, mut whole, mut state) = (false, true, String::new());
         for path in paths {
             let Ok(text) = std::fs::read_to_string(&path) else { continue };

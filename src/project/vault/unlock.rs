@@ -160,11 +160,11 @@ impl Store {
         }
         // One missing identity is one error, however many files it does not open.
         let mut distinct: Vec<VaultError> = Vec::new();
-        errors.into_iter().for_each(|error| {
+        for error in errors {
             if !distinct.contains(&error) {
-                distinct.push(error)
+                distinct.push(error);
             }
-        });
+        }
         if distinct.is_empty() { Ok(found) } else { Err(distinct) }
     }
 

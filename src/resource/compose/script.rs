@@ -94,7 +94,7 @@ pub fn validate(stack: &Stack, release: &Release) -> Option<Script> {
     }
     let script = Script::sh("if docker compose version >/dev/null 2>&1; then ", &[])
         .payload(&Text::plain(release.compose.clone()))
-        .then(" | { COMPOSE_ANSI=never", &[])
+        .then(" | { env COMPOSE_ANSI=never", &[])
         .append(release.environment.keys().fold(Script::new(), |script, variable| script.then(" {}", &[&format!("{variable}=x")])))
         .then(" docker compose -p {} --project-directory / -f - config -q", &[&stack.name])
         .then("; }; fi\n", &[]);

@@ -231,7 +231,7 @@ pub(super) fn persist(files: &[OwnFile], wanted: &str) -> Script {
     files
         .iter()
         .fold(check, |script, file| script.append(file.overwrite()))
-        .then("systemctl daemon-reload && systemctl enable --quiet soc-provision-firewall.service && systemctl start soc-provision-firewall.service\n", &[])
+        .then("systemctl daemon-reload && systemctl enable --quiet soc-provision-firewall.service && systemctl start soc-provision-firewall.service || exit 1\n", &[])
 }
 
 /// Removes the table, the file and the unit. It only opens, so that it needs no guard.

@@ -7,8 +7,6 @@
 
 pub mod docker;
 pub mod profile;
-#[cfg(test)]
-mod stacks;
 
 use crate::facts::Facts;
 use crate::resource::own_file::OwnFile;
@@ -178,5 +176,7 @@ impl Resource for SeccompFile {
     }
 }
 
+#[cfg(test)]
+mod stacks;
 #[cfg(test)]
 mod tests;
