@@ -13,7 +13,8 @@ use crate::resource::compose::service::Service;
 use crate::resource::compose::stack::{FileContent, Job, Migration, Reload, Requirements, Stack, StackFile, StackSecret, normalise};
 use crate::resource::compose::units;
 use crate::resource::compose_release::{AbsentStack, ComposeRelease};
-use crate::resource::docker_image::{Image, ImageSource, ImageState};
+use crate::resource::docker_image::{BUSYBOX, Image, ImageSource, ImageState};
+use crate::resource::package::Package;
 use crate::resource::{BuildContext, BuildError, Kind, Resource};
 use crate::secret::{SecretName, Text, sha256};
 
@@ -335,7 +336,11 @@ impl ComposeStack {
             apparmor_if_available: self.apparmor_if_available,
             name: self.name,
         };
-        let mut out: Vec<Box<dyn Resource>> = images.into_iter().map(|image| Box::new(image) as Box<dyn Resource>).collect();
+        let mut out: Vec<Box<dyn Resource>> = Vec::new();
+        if images.iter().any(Image::needs_busybox) {
+            out.push(Box::new(Package::present(&[BUSYBOX])));
+        }
+        out.extend(images.into_iter().map(|image| Box::new(image) as Box<dyn Resource>));
         out.push(Box::new(ComposeRelease { stack }));
         Ok(out)
     }

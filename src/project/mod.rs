@@ -10,7 +10,6 @@ pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
 pub mod leaks;
-pub mod leaks;
 mod locate;
 pub mod lower;
 pub mod playbook;

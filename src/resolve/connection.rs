@@ -39,7 +39,8 @@ pub struct ConnectionVars {
     pub known_hosts: Vec<PathBuf>,
     /// `ansible_connection: local`.
     pub local: bool,
-    /// Whether to become root: the inventory says so, or the playbook somewhere.
+    /// Whether to become root. Everything that matters on a host needs it: without a word to the
+    /// contrary it is true, unless the inventory's login is root already.
     pub r#become: bool,
     pub become_password: Option<Password>,
     /// `soc_ssh_legacy`: allow old algorithms.
@@ -157,7 +158,7 @@ impl Reader<'_> {
         let host = self.host;
         let wanted = || project.plays.iter().any(|play| play.hosts.iter().any(|name| name == host) && wants_root(play));
         let said = self.flag("ansible_become").or_else(|| self.flag("ansible_sudo"));
-        vars.r#become = said.unwrap_or_else(wanted);
+        vars.r#become = said.unwrap_or_else(|| wanted() || vars.user.as_deref() != Some("root"));
         vars.legacy = self.flag("soc_ssh_legacy").unwrap_or_default();
         if let Some(method) = self.text(&["ansible_become_method"]).filter(|method| method != "sudo") {
             self.wrong("ansible_become_method", format!("`{method}` is not supported"), "only `sudo` is");

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::facts::Facts;
 use crate::resource::docker_archive;
+use crate::resource::package::Package;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided, Upload};
 use crate::resource::{BuildContext, BuildError, Kind, Question, Resource, ResourceId, View};
 use crate::secret::sha256;
@@ -16,6 +17,8 @@ use crate::shell::Script;
 
 /// Makes a stand-in; see its own comments.
 const STAND_IN: &str = include_str!("docker_image/standin.sh");
+/// The package whose program stand-ins consist of.
+pub const BUSYBOX: &str = "busybox-static";
 /// Label of a built image: the digest of its context.
 const BUILD: &str = "soc.build-sha256";
 /// Label of a stand-in: the digest of what it was made from.
@@ -151,7 +154,13 @@ impl Kind for DockerImage {
 
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         let Self { name, archive, build, stand_in, digest, pull, state } = self;
-        Ok(vec![Box::new(Image::resolve(name, ImageSource { archive, build, stand_in, digest, pull }, state, context)?)])
+        let image = Image::resolve(name, ImageSource { archive, build, stand_in, digest, pull }, state, context)?;
+        let mut out: Vec<Box<dyn Resource>> = Vec::new();
+        if image.needs_busybox() {
+            out.push(Box::new(Package::present(&[BUSYBOX])));
+        }
+        out.push(Box::new(image));
+        Ok(out)
     }
 }
 
@@ -186,6 +195,12 @@ impl Image {
             Origin::Registry { digest: source.digest }
         };
         Ok(Self { name, state, origin, notes })
+    }
+
+    /// Whether the host must have [`BUSYBOX`] to make the image.
+    #[must_use]
+    pub fn needs_busybox(&self) -> bool {
+        self.state == ImageState::Present && matches!(self.origin, Origin::StandIn { .. })
     }
 
     /// The image's id, where the controller knows it before anything is sent.

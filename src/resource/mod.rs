@@ -17,6 +17,7 @@ pub mod copy;
 pub mod cron;
 pub mod directory;
 pub mod docker_archive;
+pub mod docker_daemon;
 pub mod docker_image;
 pub mod docker_network;
 pub mod docker_volume;
@@ -388,10 +389,10 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
     KindEntry::of::<secret::Secret>(),
     KindEntry::of::<service::ServiceSpec>(),
+    KindEntry::of::<service::SystemdSpec>(),
     KindEntry::of::<sshd_config::SshdConfig>(),
     KindEntry::of::<sudoers::Sudoers>(),
     KindEntry::of::<sysctl::SysctlSpec>(),
-    KindEntry::of::<service::SystemdSpec>(),
     KindEntry::of::<systemd_unit::SystemdUnit>(),
     KindEntry::of::<template::Template>(),
     KindEntry::of::<timer::Timer>(),
