@@ -9,6 +9,7 @@ pub mod hosts;
 pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
+pub mod leaks;
 mod locate;
 pub mod lower;
 pub mod playbook;
