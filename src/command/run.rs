@@ -277,7 +277,10 @@ fn passwords_of(loaded: &Loaded, vars: &ConnectionVars, connect: &ConnectOptions
         Some(Password::Plain(text)) => Ok(Some(text.clone())),
         Some(Password::Secret(name)) => {
             let mut opener = super::secrets::Opener::new(&loaded.project, &connect.identity);
-            opener.reveal(&loaded.store, name).map(Some).map_err(|why| Diagnostic::error(format!("the password of `{}` cannot be had: {why}", vars.host)))
+            opener
+                .reveal(&loaded.store, name)
+                .map(Some)
+                .map_err(|why| Diagnostic::error(format!("the password of `{}` cannot be had: {why}", vars.host)))
         }
     };
     Ok(Passwords { login: open(&vars.password)?, sudo: open(&vars.become_password)? })
