@@ -364,3 +364,12 @@ fn deep_nesting_is_refused_without_a_crash() {
     let disk = disk(&tasks("- test_kind: '{{v0}}'"), &[("inventory/group_vars/all.yml", &format!("{chain}v500: x\n"))]);
     assert!(shown(&run(&disk).unwrap_err())[0].contains("need each other in a row"));
 }
+
+#[test]
+fn no_kind_is_refused_as_a_word_of_ansibles() {
+    use crate::project::ansible::{self, Place};
+    for entry in decode::kinds() {
+        assert!(ansible::lookup(Place::Module, entry.name).is_none(), "`{}` is a kind and in the table", entry.name);
+        assert!(ansible::lookup(Place::Task, entry.name).is_none(), "`{}` is a kind and a key of tasks", entry.name);
+    }
+}
