@@ -82,9 +82,10 @@ fn roles_tasks_and_handlers_come_in_order() {
             ("roles/app/meta/main.yml", "dependencies: [base]\n"),
             ("roles/app/tasks/main.yml", "- name: conf\n  test_kind: {name: \"{{inner}}\", template: conf.txt}\n  notify: [restart]\n"),
             ("roles/app/handlers/main.yml", "- name: restart it\n  listen: restart\n  test_kind: handler-{{role_name}}\n"),
-            ("roles/app/templates/conf.txt.hbs", "n={{n}} & {{inventory_hostname}} {{#if (eq size 3)}}three{{/if}}\n"),
+            ("roles/app/templates/conf.txt.hbs", "n={{n}} & {{inventory_hostname}} {{#if (eq size 3)}}three{{/if}} {{from_base}}\n"),
             ("roles/app/verify/main.yml", "- tcp: {port: \"{{port}}\", from: outside}\n"),
             ("roles/base/tasks/main.yml", "- test_kind: base\n"),
+            ("roles/base/defaults/main.yml", "from_base: \"{{site}}!\"\nsize: 9\n"),
         ],
     );
     let program = run(&disk).unwrap_or_else(|problems| panic!("{:#?}", shown(&problems)));
@@ -95,7 +96,7 @@ fn roles_tasks_and_handlers_come_in_order() {
         ["test_kind: first", "base : test_kind: base", "app : conf: 3-80", "last: hello lab", "app : restart it: handler-app"],
         "{lines:#?}"
     );
-    assert!(lines[2].ends_with("text=n=1 & web1 three\n"), "{}", lines[2]);
+    assert!(lines[2].ends_with("text=n=1 & web1 three lab!\n"), "{}", lines[2]);
     let play = &program.plays[0];
     assert_eq!(play.handlers[0].names, ["restart", "restart it", "app : restart it"]);
     assert!(matches!(play.nodes[1], Node::FlushHandlers));
