@@ -361,6 +361,10 @@ fn deep_nesting_is_refused_without_a_crash() {
     assert!(template::compile(&deep).unwrap_err().message.contains("nested deeper"));
     let brackets = format!("{{{{eq {}1{} 1}}}}", "(eq ".repeat(20_000), ")".repeat(20_000));
     assert!(template::compile(&brackets).unwrap_err().message.contains("nested deeper"));
+    let chained = format!("{{{{#if port}}}}{}{{{{/if}}}}", "{{else if port}}".repeat(20_000));
+    assert!(template::compile(&chained).unwrap_err().message.contains("nested deeper"));
+    let fits = format!("{}{}{}{}", "{{#if (eq port 80)}}".repeat(40), "x".repeat(3), "{{/if}}".repeat(40), "(((".repeat(40));
+    assert_eq!(made(&format!("- test_kind: '{fits}'")), [format!("xxx{}", "(((".repeat(40))]);
     let chain: String = (0..500).map(|number| format!("v{number}: '{{{{v{}}}}}'\n", number + 1)).collect();
     let disk = disk(&tasks("- test_kind: '{{v0}}'"), &[("inventory/group_vars/all.yml", &format!("{chain}v500: x\n"))]);
     assert!(shown(&run(&disk).unwrap_err())[0].contains("need each other in a row"));
