@@ -194,7 +194,7 @@ fn a_stack_killed_in_the_middle_ends_in_one_release() {
         let (last, rest) = plan.steps.split_last().unwrap();
         assert_eq!(host.steps(rest).map_or(0, |ran| ran.status), 0);
         let script = last.script.fill(&soc_provision::secret::Vault::default()).unwrap();
-        let killed = host.sh(&format!("cat >/tmp/up.sh <<'END_OF_STEP'\n{}\nEND_OF_STEP\nsetsid timeout -s KILL {delay} setsid -w sh /tmp/up.sh; sleep 0.2", &*script));
+        let killed = host.sh(&format!("cat >/tmp/up.sh <<'END_OF_STEP'\n{}\nEND_OF_STEP\ntimeout -s KILL {delay} sh /tmp/up.sh; sleep 0.2", &*script));
         assert!(!killed.stderr.contains("cannot"), "{}", killed.stderr);
         host.apply(&next);
         assert_eq!(host.drift(&next), Vec::<String>::new());
