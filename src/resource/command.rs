@@ -21,7 +21,7 @@ use crate::shell::Script;
 /// Runs a command.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Command {
+pub struct CommandSpec {
     /// POSIX shell code.
     #[serde(default)]
     cmd: Option<String>,
@@ -58,7 +58,7 @@ pub struct Command {
     timeout: Option<u64>,
 }
 
-impl Kind for Command {
+impl Kind for CommandSpec {
     const NAME: &'static str = "command";
     const EXAMPLE: &'static str = "command:
   cmd: aideinit -y -f
@@ -97,7 +97,7 @@ impl Kind for Command {
     }
 }
 
-impl Command {
+impl CommandSpec {
     /// As people see it: one line.
     fn title(&self) -> String {
         let text = match (&self.cmd, &self.argv) {
@@ -183,7 +183,7 @@ impl Command {
     }
 }
 
-impl Resource for Command {
+impl Resource for CommandSpec {
     fn id(&self) -> ResourceId {
         ResourceId::new(Self::NAME, self.title())
     }

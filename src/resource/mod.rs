@@ -7,14 +7,17 @@
 pub mod apparmor_profile;
 pub mod argument;
 pub mod audit_rules;
+pub mod authorized_key;
 pub mod check;
 pub mod claims;
 pub mod command;
 pub mod compose;
 pub mod compose_release;
 pub mod copy;
+pub mod cron;
 pub mod directory;
 pub mod docker_archive;
+pub mod docker_daemon;
 pub mod docker_image;
 pub mod docker_network;
 pub mod docker_volume;
@@ -24,13 +27,18 @@ mod file_tests;
 pub mod firewall;
 pub mod fragment;
 pub mod group;
+pub mod hostname;
 pub mod interview;
+pub mod kernel_module;
 pub mod lineinfile;
 pub mod managed;
 pub mod observe;
+pub mod openpgp;
 mod own_file;
 pub mod package;
 pub mod plan;
+pub mod reboot;
+pub mod repository;
 mod running;
 pub mod seccomp_profile;
 pub mod secret;
@@ -39,9 +47,11 @@ mod source_text;
 pub mod sshd_config;
 pub mod sudoers;
 pub mod sysctl;
+pub mod systemd_unit;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod timer;
 pub mod user;
 
 use std::fmt;
@@ -359,8 +369,10 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<apparmor_profile::AppArmorProfile>(),
     KindEntry::of::<audit_rules::AuditRules>(),
-    KindEntry::of::<command::Command>(),
+    KindEntry::of::<authorized_key::AuthorizedKey>(),
+    KindEntry::of::<command::CommandSpec>(),
     KindEntry::of::<copy::Copy>(),
+    KindEntry::of::<cron::Cron>(),
     KindEntry::of::<directory::Directory>(),
     KindEntry::of::<docker_image::DockerImage>(),
     KindEntry::of::<docker_network::DockerNetwork>(),
@@ -368,15 +380,21 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<file::File>(),
     KindEntry::of::<firewall::Firewall>(),
     KindEntry::of::<group::Group>(),
+    KindEntry::of::<hostname::Hostname>(),
+    KindEntry::of::<kernel_module::KernelModule>(),
     KindEntry::of::<lineinfile::LineInFile>(),
-    KindEntry::of::<package::Package>(),
+    KindEntry::of::<package::PackageSpec>(),
+    KindEntry::of::<reboot::Reboot>(),
+    KindEntry::of::<repository::Repository>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
     KindEntry::of::<secret::Secret>(),
-    KindEntry::of::<service::Service>(),
-    KindEntry::of::<service::Systemd>(),
+    KindEntry::of::<service::ServiceSpec>(),
+    KindEntry::of::<service::SystemdSpec>(),
     KindEntry::of::<sshd_config::SshdConfig>(),
     KindEntry::of::<sudoers::Sudoers>(),
     KindEntry::of::<sysctl::SysctlSpec>(),
+    KindEntry::of::<systemd_unit::SystemdUnit>(),
     KindEntry::of::<template::Template>(),
+    KindEntry::of::<timer::Timer>(),
     KindEntry::of::<user::User>(),
 ];

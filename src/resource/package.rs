@@ -21,7 +21,7 @@ use crate::shell::Script;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "they are Ansible's arguments")]
-pub struct Package {
+pub struct PackageSpec {
     /// A package or a list of them. A version follows `=` and may end in `*`: `nginx=1.26*`.
     #[serde(default, alias = "pkg")]
     name: Words,
@@ -29,12 +29,11 @@ pub struct Package {
     /// held back from upgrades).
     #[serde(default)]
     state: State,
-    /// Fetch the lists first if they are older than `cache_valid_time`. Lists that do not know a
-    /// package, or are older than a repository's definition, are fetched anyway.
+    /// Fetch old lists even if there is nothing to install.
     #[serde(default)]
     update_cache: bool,
-    /// Seconds for which fetched lists are good enough. A day unless given.
-    #[serde(default = "day")]
+    /// Seconds for which fetched lists are good enough to install from. An hour unless given.
+    #[serde(default = "an_hour")]
     cache_valid_time: u64,
     /// Install recommended packages too.
     #[serde(default)]
@@ -59,8 +58,8 @@ enum State {
     Hold,
 }
 
-fn day() -> u64 {
-    86400
+fn an_hour() -> u64 {
+    3600
 }
 
 /// What `survives` gives up waiting for; dpkg itself is never killed.
@@ -74,7 +73,7 @@ const LISTS_AGE: &str = "n=0; for f in /var/lib/apt/periodic/update-success-stam
     [ -e \"$f\" ] || continue; for l in /var/lib/apt/lists/*_Packages*; do [ -e \"$l\" ] || n=1; break; done; [ $n = 0 ] || break; \
     s=$(stat -c %Y -- \"$f\"); t=$(date +%s); a=$((t - s)); [ -z \"$b\" ] || [ $a -lt $b ] || continue; b=$a; done; printf '%s\\n' \"$b\"\n";
 
-impl Kind for Package {
+impl Kind for PackageSpec {
     const NAME: &'static str = "package";
     const EXAMPLE: &'static str = "package:
   name: [nftables, \"auditd=1:4.*\", curl]
@@ -107,7 +106,7 @@ impl Kind for Package {
         if wanted.is_empty() && !self.update_cache {
             return Err(BuildError::field("name", "`name` is missing"));
         }
-        Ok(vec![Box::new(Packages { spec: self, wanted })])
+        Ok(vec![Box::new(Package { spec: self, wanted })])
     }
 }
 
@@ -142,14 +141,30 @@ fn glob(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Packages that one run of apt deals with.
+/// Packages that one run of apt deals with; for composites too.
 #[derive(Debug)]
-struct Packages {
-    spec: Package,
+pub struct Package {
+    spec: PackageSpec,
     wanted: Vec<Wanted>,
 }
 
-impl Packages {
+impl Package {
+    /// Packages that must be installed.
+    #[must_use]
+    pub fn present(names: &[&str]) -> Self {
+        let spec = PackageSpec {
+            name: Words::default(),
+            state: State::Present,
+            update_cache: false,
+            cache_valid_time: an_hour(),
+            install_recommends: false,
+            purge: false,
+            autoremove: false,
+        };
+        let wanted = names.iter().map(|name| Wanted { name: (*name).to_owned(), version: None }).collect();
+        Self { spec, wanted }
+    }
+
     fn age(&self) -> Option<Question> {
         self.spec.update_cache.then(|| Question::Raw { key: "apt-lists-age".to_owned(), script: Script::sh(LISTS_AGE, &[]) })
     }
@@ -243,10 +258,10 @@ impl Packages {
     }
 }
 
-impl Resource for Packages {
+impl Resource for Package {
     fn id(&self) -> ResourceId {
         let names: Vec<String> = self.wanted.iter().map(Wanted::argument).collect();
-        ResourceId::new(Package::NAME, if names.is_empty() { "lists".to_owned() } else { names.join(" ") })
+        ResourceId::new(PackageSpec::NAME, if names.is_empty() { "lists".to_owned() } else { names.join(" ") })
     }
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
@@ -255,7 +270,7 @@ impl Resource for Packages {
     }
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
-        if view.facts.text("ansible_pkg_mgr") != "apt" {
+        if view.facts.text("ansible_pkg_mgr") == "unknown" {
             return Err(Undecided::Refused("the host has no apt: only Debian and its relatives are supported".to_owned()));
         }
         let mut plan = Plan::in_sync();

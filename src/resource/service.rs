@@ -17,7 +17,7 @@ use crate::shell::Script;
 /// Starts, stops, enables or masks a systemd unit.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Service {
+pub struct ServiceSpec {
     /// The unit; `.service` may be left out.
     #[serde(alias = "unit", alias = "service")]
     name: String,
@@ -38,7 +38,7 @@ pub struct Service {
 /// The same as `service`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Systemd {
+pub struct SystemdSpec {
     /// The unit; `.service` may be left out. Without one only `daemon_reload` is done.
     #[serde(default, alias = "unit", alias = "service")]
     name: Option<String>,
@@ -69,7 +69,7 @@ enum RunState {
 /// Units may take systemd's own 90 seconds to start and as long to stop.
 pub(super) const DEADLINE: Duration = Duration::from_secs(300);
 
-impl Kind for Service {
+impl Kind for ServiceSpec {
     const NAME: &'static str = "service";
     const EXAMPLE: &'static str = "service:
   name: nftables
@@ -85,11 +85,11 @@ impl Kind for Service {
         if self.masked == Some(true) && (self.enabled == Some(true) || matches!(self.state, Some(state) if state != RunState::Stopped)) {
             return Err(BuildError::field("masked", "a masked unit can be neither started nor enabled"));
         }
-        Ok(vec![Box::new(ServiceResource { unit, spec: self })])
+        Ok(vec![Box::new(Service { unit, spec: self })])
     }
 }
 
-impl Kind for Systemd {
+impl Kind for SystemdSpec {
     const NAME: &'static str = "systemd";
     const EXAMPLE: &'static str = "systemd:
   name: docker
@@ -100,7 +100,7 @@ impl Kind for Systemd {
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         let Self { name, state, enabled, masked, daemon_reload } = self;
         match name {
-            Some(name) => Service { name, state, enabled, masked, daemon_reload }.build(context),
+            Some(name) => ServiceSpec { name, state, enabled, masked, daemon_reload }.build(context),
             None if daemon_reload => Ok(vec![Box::new(Reload)]),
             None => Err(BuildError::field("name", "`name` is missing")),
         }
@@ -118,10 +118,21 @@ pub(super) fn unit_name(field: &str, name: &str) -> Result<String, BuildError> {
     Ok(if full { name.to_owned() } else { format!("{name}.service") })
 }
 
+/// A unit that is to run or not; for composites too.
 #[derive(Debug)]
-struct ServiceResource {
+pub struct Service {
     unit: String,
-    spec: Service,
+    spec: ServiceSpec,
+}
+
+impl Service {
+    /// A unit that runs, now and after a reboot.
+    #[must_use]
+    pub fn running(unit: &str) -> Self {
+        let spec =
+            ServiceSpec { name: unit.to_owned(), state: Some(RunState::Started), enabled: Some(true), masked: None, daemon_reload: false };
+        Self { unit: unit.to_owned(), spec }
+    }
 }
 
 /// One call of `systemctl` on a unit; if it fails, what the unit says about it.
@@ -172,9 +183,9 @@ pub(super) fn switch(unit: &str, seen: Option<&UnitState>, enabled: Option<bool>
     plan
 }
 
-impl Resource for ServiceResource {
+impl Resource for Service {
     fn id(&self) -> ResourceId {
-        ResourceId::new(Service::NAME, &self.unit)
+        ResourceId::new(ServiceSpec::NAME, &self.unit)
     }
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
@@ -242,7 +253,7 @@ struct Reload;
 
 impl Resource for Reload {
     fn id(&self) -> ResourceId {
-        ResourceId::new(Service::NAME, "daemon-reload")
+        ResourceId::new(ServiceSpec::NAME, "daemon-reload")
     }
 
     fn questions(&self, _: &Facts) -> Vec<Question> {

@@ -56,8 +56,16 @@ update() {
     mkdir -p "${stamp%/*}" && : >"$stamp"
 }
 
-# Whether a repository was defined or changed after the lists were fetched.
+# Whether the lists are older than this many seconds, or than a repository's definition.
 outdated() {
+    newest=0
+    for file in "$stamp" /var/lib/apt/periodic/update-success-stamp /var/lib/apt/lists/partial; do
+        if [ -e "$file" ]; then
+            time=$(stat -c %Y -- "$file")
+            if [ "$time" -gt "$newest" ]; then newest=$time; fi
+        fi
+    done
+    [ $(($(date +%s) - newest)) -le "$1" ] || return 0
     for file in /etc/apt/sources.list /etc/apt/sources.list.d /etc/apt/sources.list.d/*; do
         if [ -e "$file" ] && [ "$file" -nt "$stamp" ] && [ "$file" -nt /var/lib/apt/lists ]; then return 0; fi
     done
@@ -74,9 +82,12 @@ known() {
     done
 }
 
-# Old lists name versions that mirrors no longer have, so a failure is tried again with new ones.
+# Takes the age that lists may have, then apt's arguments. Old lists name versions that mirrors no
+# longer have, so a failure is tried again with new ones.
 install_all() {
-    if [ -z "$fetched" ] && { outdated || ! known "$@"; }; then update || :; fi
+    age=$1
+    shift
+    if [ -z "$fetched" ] && { outdated "$age" || ! known "$@"; }; then update || :; fi
     apt install --allow-downgrades --allow-change-held-packages "$@" && return 0
     [ -z "$fetched" ] || return 1
     echo 'trying again with new package lists' >&2
