@@ -102,7 +102,11 @@ pub const WORDS: &[Word] = &[
     word("delay", TASK, Refused("health checks in `verify/` retry by themselves (`within`, `every`)")),
     word("async", TASK, Refused("long steps already survive a lost connection; raise `timeout` if one needs longer")),
     word("poll", TASK, Refused("long steps already survive a lost connection; raise `timeout` if one needs longer")),
-    word("changed_when", TASK, Refused("whether something changed is decided from the host's state; for `command` use `creates`, `unless` or `onlyif`")),
+    word(
+        "changed_when",
+        TASK,
+        Refused("whether something changed is decided from the host's state; for `command` use `creates`, `unless` or `onlyif`"),
+    ),
     word("failed_when", TASK, Refused("a step fails if its exit status is not 0; put the test into the `command`")),
     word("delegate_to", ALL, Refused(NO_DELEGATION)),
     word("delegate_facts", ALL, Refused(NO_DELEGATION)),
@@ -213,10 +217,7 @@ pub fn lookup(place: Place, name: &str) -> Option<Support> {
 
 /// All words that may be written at a place.
 pub fn accepted(place: Place) -> impl Iterator<Item = &'static str> {
-    WORDS
-        .iter()
-        .filter(move |word| word.places.contains(&place) && !matches!(word.support, Support::Refused(_)))
-        .map(|word| word.name)
+    WORDS.iter().filter(move |word| word.places.contains(&place) && !matches!(word.support, Support::Refused(_))).map(|word| word.name)
 }
 
 /// A module's name without the collections that Ansible keeps the known ones in.

@@ -91,8 +91,8 @@ impl Files {
     /// That it cannot be read.
     pub fn bytes(&self, path: &Path) -> Result<Vec<u8>, Diagnostic> {
         let path = normal(path);
-        let bytes = std::fs::read(&path)
-            .map_err(|error| Diagnostic::error(format!("cannot read `{}`: {error}", self.shown(&path).display())))?;
+        let bytes =
+            std::fs::read(&path).map_err(|error| Diagnostic::error(format!("cannot read `{}`: {error}", self.shown(&path).display())))?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         lock(&self.digests).insert(path, digest);
         Ok(bytes)

@@ -18,7 +18,8 @@ pub fn expand(name: &str) -> Result<Vec<String>, String> {
         return Err(format!("`[{range}]` in `{name}` is not a range: write `[1:5]` or `[a:e]`"));
     }
     let rest = expand(tail)?;
-    let items = range_items(range).ok_or_else(|| format!("`[{range}]` in `{name}` is not a range: write `[1:5]`, `[01:10]`, `[1:9:2]` or `[a:e]`"))?;
+    let items = range_items(range)
+        .ok_or_else(|| format!("`[{range}]` in `{name}` is not a range: write `[1:5]`, `[01:10]`, `[1:9:2]` or `[a:e]`"))?;
     if items.len().saturating_mul(rest.len()) > MAX_RANGE {
         return Err(format!("`{name}` stands for more than {MAX_RANGE} hosts"));
     }
@@ -43,8 +44,7 @@ fn range_items(range: &str) -> Option<Vec<String>> {
     }
     let letter = |text: &str| text.chars().next().filter(|c| text.len() == 1 && c.is_ascii_alphabetic());
     let (from, to) = (letter(first)?, letter(last)?);
-    (from <= to && from.is_ascii_lowercase() == to.is_ascii_lowercase())
-        .then(|| (from..=to).step_by(step).map(String::from).collect())
+    (from <= to && from.is_ascii_lowercase() == to.is_ascii_lowercase()).then(|| (from..=to).step_by(step).map(String::from).collect())
 }
 
 /// What a pattern is matched against.

@@ -77,7 +77,9 @@ impl Inventory {
         if path.is_dir() {
             let ignored = |name: &str| {
                 let skip = ["group_vars", "host_vars", "known_hosts"];
-                skip.contains(&name) || name.starts_with('.') || [".orig", ".bak", "~", ".md", ".retry"].iter().any(|end| name.ends_with(end))
+                skip.contains(&name)
+                    || name.starts_with('.')
+                    || [".orig", ".bak", "~", ".md", ".retry"].iter().any(|end| name.ends_with(end))
             };
             let mut names: Vec<PathBuf> = std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
             names.sort();
@@ -210,7 +212,9 @@ impl Inventory {
         self.group("all");
         self.group("ungrouped");
         if let Some(cycle) = self.cycle() {
-            problems.push(Diagnostic::error(format!("group `{cycle}` is its own child")).hint("remove it from the `children` of the inner group"));
+            problems.push(
+                Diagnostic::error(format!("group `{cycle}` is its own child")).hint("remove it from the `children` of the inner group"),
+            );
             for group in self.groups.values_mut() {
                 group.children.clear();
             }
@@ -387,7 +391,9 @@ fn host_entries<'a>(node: &'a Node, problems: &mut Problems) -> Option<Vec<(Key,
 /// Whether a file without a telling name is YAML rather than INI.
 fn looks_like_yaml(text: &str) -> bool {
     let line = text.lines().map(str::trim_end).find(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with(';'));
-    line.is_some_and(|line| line == "---" || line.starts_with('{') || (line.ends_with(':') && !line.contains('=') && !line.starts_with('[')))
+    line.is_some_and(|line| {
+        line == "---" || line.starts_with('{') || (line.ends_with(':') && !line.contains('=') && !line.starts_with('['))
+    })
 }
 
 #[cfg(test)]

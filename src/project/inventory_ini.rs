@@ -29,7 +29,9 @@ pub(super) fn read(inventory: &mut Inventory, text: &str, start: &Location, prob
         if line.starts_with('[') && !line.contains('=') && line.split('#').next().unwrap_or(line).trim_end().ends_with(']') {
             match header(line) {
                 Some(next) => section = next,
-                None => problems.error_hint(&at, format!("`{line}` is not a section"), "write `[group]`, `[group:children]` or `[group:vars]`"),
+                None => {
+                    problems.error_hint(&at, format!("`{line}` is not a section"), "write `[group]`, `[group:children]` or `[group:vars]`")
+                }
             }
             match &section {
                 Section::Hosts(name) | Section::Children(name) | Section::Vars(name) => drop(inventory.group(name)),
@@ -71,7 +73,9 @@ fn host_line(inventory: &mut Inventory, group: &str, line: &str, at: &Location, 
         for word in vars {
             match word.split_once('=') {
                 Some((key, value)) => inventory.set_host_var(&host, key, literal(value, at)),
-                None => problems.error_hint(at, format!("`{word}` is not `name=value`"), "one host a line; variables follow it as `name=value`"),
+                None => {
+                    problems.error_hint(at, format!("`{word}` is not `name=value`"), "one host a line; variables follow it as `name=value`")
+                }
             }
         }
     }

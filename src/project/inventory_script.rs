@@ -24,7 +24,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub(super) fn is_script(path: &Path) -> bool {
     let executable = path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0);
     let mut head = [0; 4];
-    executable && std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && (head.starts_with(b"#!") || &head == b"\x7fELF")
+    executable
+        && std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok())
+        && (head.starts_with(b"#!") || &head == b"\x7fELF")
 }
 
 /// Runs the program and adds what it printed to the inventory.
@@ -58,9 +60,8 @@ pub(super) fn read(inventory: &mut Inventory, files: &Files, path: &Path, proble
 
 fn group(inventory: &mut Inventory, name: &str, body: &Value, at: &Location, problems: &mut Problems) {
     inventory.group(name);
-    let texts = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
+    let texts =
+        |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect() };
     if body.is_array() {
         for host in texts(body) {
             inventory.add_hosts(name, &host, at, problems);

@@ -251,7 +251,8 @@ fn looks_secret(value: &str, strong: bool) -> bool {
         return value.chars().count() >= 6 && !name_like && classes >= 2 && entropy(value) >= 2.3;
     }
     let dense = !value.contains(' ') && value.chars().count() >= 16 && entropy(value) >= 3.2;
-    dense && has(char::is_ascii_digit) == 1 && (classes >= 3 || value.len() >= 24) && !(value.contains('_') && classes < 3)
+    let mixed = classes >= 3 || (value.len() >= 24 && !value.contains('_'));
+    dense && mixed && has(char::is_ascii_digit) == 1
 }
 
 /// Words that stand where a secret belongs.

@@ -25,7 +25,8 @@ pub(super) fn playbook(cwd: &Path, typed: &str) -> Result<PathBuf, Diagnostic> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| Path::new(name).extension().is_some_and(|end| end == "yml" || end == "yaml"))
         .collect();
-    let near = nearest(typed, known.iter().map(String::as_str)).or_else(|| nearest(&format!("{typed}.yml"), known.iter().map(String::as_str)));
+    let near =
+        nearest(typed, known.iter().map(String::as_str)).or_else(|| nearest(&format!("{typed}.yml"), known.iter().map(String::as_str)));
     let hint = match near {
         Some(name) => format!("did you mean `{name}`?"),
         None if known.is_empty() => "run it in a project, or make one with `soc-provision init`".to_owned(),
@@ -68,7 +69,8 @@ pub(super) fn inventories(
             match places.iter().find(|path| path.exists()) {
                 Some(path) => out.push(normal(path).to_string_lossy().into_owned()),
                 None => problems.push(
-                    Diagnostic::error(format!("there is no inventory `{name}`")).hint("a list of hosts ends with a comma: `-i host1,host2,`"),
+                    Diagnostic::error(format!("there is no inventory `{name}`"))
+                        .hint("a list of hosts ends with a comma: `-i host1,host2,`"),
                 ),
             }
         }

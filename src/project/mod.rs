@@ -9,8 +9,8 @@ pub mod hosts;
 pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
-mod locate;
 pub mod leaks;
+mod locate;
 pub mod lower;
 pub mod playbook;
 pub mod role;
@@ -145,13 +145,17 @@ impl Project {
                         let message = format!("`hosts: {}` stands for no host: the play does nothing", play.pattern);
                         problems.push(Diagnostic::warning(message).at(at.clone()).hint("add hosts to the group, or remove the play"));
                     }
-                    play.hosts = hosts.iter().filter(|host| limit.as_ref().is_none_or(|limit| limit.contains(host.as_str()))).cloned().collect();
+                    play.hosts =
+                        hosts.iter().filter(|host| limit.as_ref().is_none_or(|limit| limit.contains(host.as_str()))).cloned().collect();
                     play.hosts_all = hosts;
                 }
             }
         }
         if limit.is_some() && !problems.has_errors() && plays.iter().all(|play| play.hosts.is_empty()) {
-            problems.push(Diagnostic::error("`--limit` leaves no host of the playbook").hint("the plays run on other hosts: compare `hosts:` with the limit"));
+            problems.push(
+                Diagnostic::error("`--limit` leaves no host of the playbook")
+                    .hint("the plays run on other hosts: compare `hosts:` with the limit"),
+            );
         }
         self.plays = plays;
     }
@@ -167,10 +171,14 @@ impl Project {
             }
         };
         match hosts::select(&pattern, &self.inventory) {
-            Ok(hosts) if hosts.is_empty() => Err(Diagnostic::error(format!("`--limit {limit}` stands for no host")).hint("the group is empty, or everything is excluded")),
+            Ok(hosts) if hosts.is_empty() => {
+                Err(Diagnostic::error(format!("`--limit {limit}` stands for no host"))
+                    .hint("the group is empty, or everything is excluded"))
+            }
             Ok(hosts) => Ok(hosts.into_iter().collect()),
             Err(unmatched) => {
-                let diagnostic = Diagnostic::error(format!("unknown host or group `{}` in `--limit`: {}", unmatched.part, unmatched.reason));
+                let diagnostic =
+                    Diagnostic::error(format!("unknown host or group `{}` in `--limit`: {}", unmatched.part, unmatched.reason));
                 Err(self.suggest(diagnostic, &unmatched.part))
             }
         }

@@ -61,7 +61,12 @@ impl Size {
     pub fn of(self, total: usize) -> usize {
         match self {
             Self::Hosts(count) => count,
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of hosts are small")]
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "numbers of hosts are small"
+            )]
             Self::Percent(share) => (((total as f64) * share / 100.0) as usize).max(1),
         }
     }
@@ -126,7 +131,9 @@ fn play(map: &Map, node: &Node, extra: &VarMap, problems: &mut Problems) -> Opti
                 let diagnostic = Diagnostic::error(format!("unknown key `{}` in a play", key.name)).at(key.at.clone());
                 problems.push(match nearest(&key.name, ansible::accepted(Place::Play)) {
                     Some(name) => diagnostic.hint(format!("did you mean `{name}`?")),
-                    None if ansible::lookup(Place::Task, &key.name).is_some() => diagnostic.hint("this is a key of tasks: put it below `tasks:`"),
+                    None if ansible::lookup(Place::Task, &key.name).is_some() => {
+                        diagnostic.hint("this is a key of tasks: put it below `tasks:`")
+                    }
                     None => diagnostic,
                 });
             }

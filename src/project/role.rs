@@ -140,7 +140,11 @@ fn argument_specs(node: &Node, role: &mut Role, problems: &mut Problems) {
     let Some(map) = problems.map(node, "`argument_specs`") else { return };
     for (entry, body) in map.iter() {
         let Some(body) = problems.map(body, &format!("entry point `{}`", entry.name)) else { continue };
-        problems.only(body, &["short_description", "description", "author", "version_added", "options", "seealso", "notes"], "an entry point");
+        problems.only(
+            body,
+            &["short_description", "description", "author", "version_added", "options", "seealso", "notes"],
+            "an entry point",
+        );
         let options = body.get("options").map(|node| options(node, problems, 0)).unwrap_or_default();
         role.specs.insert(entry.name.to_string(), Arc::new(options));
     }
@@ -155,9 +159,8 @@ fn options(node: &Node, problems: &mut Problems, depth: usize) -> Spec {
     let options = map.iter().filter_map(|(key, body)| {
         let empty = Map::default();
         let body = if body.is_null() { Some(&empty) } else { problems.map(body, &format!("option `{}`", key.name)) }?;
-        const KNOWN: &[&str] = &[
-            "type", "required", "default", "choices", "elements", "options", "description", "version_added", "aliases", "no_log",
-        ];
+        const KNOWN: &[&str] =
+            &["type", "required", "default", "choices", "elements", "options", "description", "version_added", "aliases", "no_log"];
         problems.only(body, KNOWN, &format!("option `{}`", key.name));
         let kind = body.get("type").map_or(Some(OptionKind::Str), |node| kind_of(node, problems))?;
         let elements = body.get("elements").and_then(|node| kind_of(node, problems));

@@ -34,7 +34,10 @@ pub(super) fn load(files: &Files, problems: &mut Problems) -> Settings {
     for (key, node) in map.iter() {
         match &*key.name {
             "inventory" => settings.inventory = problems.texts(node, "`inventory`", false),
-            "forks" => settings.forks = problems.number(node, "`forks`").and_then(|number| usize::try_from(number).ok()).filter(|&number| number > 0),
+            "forks" => {
+                settings.forks =
+                    problems.number(node, "`forks`").and_then(|number| usize::try_from(number).ok()).filter(|&number| number > 0)
+            }
             "connect_timeout" => settings.connect_timeout = problems.number(node, "`connect_timeout`"),
             "private_key" => settings.private_key = problems.text(node, "`private_key`").map(|path| relative(files.root(), &path)),
             "remote_user" => settings.remote_user = problems.text(node, "`remote_user`"),

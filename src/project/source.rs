@@ -259,10 +259,9 @@ fn convert(error: &serde_yaml::Error, text: &str, file: &Arc<PathBuf>) -> Diagno
     while let Error::AliasError { error: inner, .. } = error {
         error = inner.without_snippet();
     }
-    let mut at = error.location().map_or_else(
-        || Location { file: Arc::clone(file), line: 1, column: 1, length: 1 },
-        |location| located(location, file),
-    );
+    let mut at = error
+        .location()
+        .map_or_else(|| Location { file: Arc::clone(file), line: 1, column: 1, length: 1 }, |location| located(location, file));
     if at.line == 0 {
         (at.line, at.column) = (1, 1);
     }
@@ -270,19 +269,24 @@ fn convert(error: &serde_yaml::Error, text: &str, file: &Arc<PathBuf>) -> Diagno
         Error::DuplicateMappingKey { key, .. } => {
             let key = key.clone().unwrap_or_default();
             at.length = to_u32(key.chars().count()).max(1);
-            (format!("key `{key}` is given twice"), Some("keep one of the two: which of them would win is not for the reader to guess".to_owned()))
+            (
+                format!("key `{key}` is given twice"),
+                Some("keep one of the two: which of them would win is not for the reader to guess".to_owned()),
+            )
         }
         Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => (
             format!("the file is too deep or too large once its aliases are expanded (limits: {MAX_DEPTH} levels, {MAX_NODES} values)"),
             Some("split it, or write fewer aliases of aliases".to_owned()),
         ),
-        Error::MultipleDocuments { .. } => {
-            ("the file holds more than one YAML document".to_owned(), Some("remove the second `---`, or move what follows it to its own file".to_owned()))
-        }
+        Error::MultipleDocuments { .. } => (
+            "the file holds more than one YAML document".to_owned(),
+            Some("remove the second `---`, or move what follows it to its own file".to_owned()),
+        ),
         Error::UnknownAnchor { .. } => ("an alias has no anchor of this name in the file".to_owned(), None),
-        other if other.to_string().contains("recursion limit") => {
-            (format!("the file is too deep or too large (limit: {MAX_DEPTH} levels)"), Some("look for brackets that are never closed".to_owned()))
-        }
+        other if other.to_string().contains("recursion limit") => (
+            format!("the file is too deep or too large (limit: {MAX_DEPTH} levels)"),
+            Some("look for brackets that are never closed".to_owned()),
+        ),
         other if is_tag_error(other) => (
             "this YAML tag is not supported".to_owned(),
             Some("leave it out; text that must not be rendered is written with `\\{{`".to_owned()),

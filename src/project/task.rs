@@ -55,12 +55,21 @@ pub struct TaskDef {
 #[derive(Clone, Debug)]
 pub enum Action {
     /// A kind of resource, or several keys of which one should be a kind.
-    Module { candidates: Vec<(Key, Node)>, args: Option<Node> },
+    Module {
+        candidates: Vec<(Key, Node)>,
+        args: Option<Node>,
+    },
     SetFact(Node),
     IncludeVars(Node),
-    Assert { that: Vec<Node>, message: Option<Node> },
+    Assert {
+        that: Vec<Node>,
+        message: Option<Node>,
+    },
     Fail(Option<Node>),
-    Debug { message: Option<Node>, var: Option<Node> },
+    Debug {
+        message: Option<Node>,
+        var: Option<Node>,
+    },
     Meta(Meta),
     IncludeTasks(Node),
     IncludeRole(Box<RoleUse>),
@@ -114,7 +123,11 @@ pub fn items(node: &Node, what: &str, problems: &mut Problems) -> Vec<Item> {
 
 fn item(node: &Node, problems: &mut Problems) -> Option<Item> {
     let Some(map) = node.as_map() else {
-        problems.error_hint(&node.at, format!("a task must be a mapping, not {}", node.sort()), "write `- name: ...` and the module below it");
+        problems.error_hint(
+            &node.at,
+            format!("a task must be a mapping, not {}", node.sort()),
+            "write `- name: ...` and the module below it",
+        );
         return None;
     };
     if map.get("block").is_some() {
@@ -260,7 +273,18 @@ fn action(modules: Vec<(Key, Node)>, map: &Map, problems: &mut Problems) -> Opti
             Action::IncludeTasks(if body.is_some() { field("file")? } else { node })
         }
         "include_role" | "import_role" => {
-            only(&["name", "tasks_from", "vars_from", "defaults_from", "handlers_from", "apply", "public", "allow_duplicates", "rolespec_validate", "gate"]);
+            only(&[
+                "name",
+                "tasks_from",
+                "vars_from",
+                "defaults_from",
+                "handlers_from",
+                "apply",
+                "public",
+                "allow_duplicates",
+                "rolespec_validate",
+                "gate",
+            ]);
             Action::IncludeRole(Box::new(included_role(&key, &node, map, problems)?))
         }
         _ => Action::Nothing,

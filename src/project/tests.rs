@@ -105,7 +105,10 @@ fn roles_that_need_each_other_are_an_error() {
 
 #[test]
 fn a_host_list_is_an_inventory_and_imports_are_followed() {
-    let disk = Disk::new(&[("prod.yml", "- import_playbook: other.yml\n- hosts: a\n  tasks: []\n"), ("other.yml", "- hosts: '{{who}}'\n  tasks: []\n")]);
+    let disk = Disk::new(&[
+        ("prod.yml", "- import_playbook: other.yml\n- hosts: a\n  tasks: []\n"),
+        ("other.yml", "- hosts: '{{who}}'\n  tasks: []\n"),
+    ]);
     let options = LoadOptions { inventories: vec!["a,b,".to_owned()], extra_vars: vec!["who=b".to_owned()], ..disk.options() };
     let project = Project::load(&options).unwrap();
     assert_eq!(project.plays.iter().map(|play| play.hosts.join(" ")).collect::<Vec<_>>(), ["b", "a"]);
@@ -125,7 +128,8 @@ fn variables_come_from_beside_inventory_and_playbook() {
     ]);
     std::fs::write(disk.directory.path().join("playbooks/group_vars/webb.yml"), "x: 1\n").unwrap();
     let project = disk.load().unwrap();
-    let names: Vec<String> = project.host_vars("web1").iter().flat_map(|source| source.vars.keys().map(|name| format!("{:?}.{name}", source.layer))).collect();
+    let names: Vec<String> =
+        project.host_vars("web1").iter().flat_map(|source| source.vars.keys().map(|name| format!("{:?}.{name}", source.layer))).collect();
     assert_eq!(names, ["GroupVarsAllInventory.a", "GroupVarsAllInventory.b", "GroupVarsInventory.b", "HostVarsInventory.c"]);
     assert_eq!(project.warnings.len(), 1, "{:?}", project.warnings);
     assert_eq!(project.warnings[0].hint.as_deref(), Some("did you mean `web`?"));

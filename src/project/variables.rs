@@ -214,7 +214,9 @@ pub fn extra(files: &Files, arguments: &[String], problems: &mut Problems) -> Va
         let at = Location { file: Arc::new(PathBuf::from("-e")), line: 1, column: 1, length: 1 };
         let argument = argument.trim();
         if let Some(path) = argument.strip_prefix('@') {
-            vars.extend(from_file(files, &files.root().join(path), problems).iter().map(|(name, node)| (Arc::clone(name), Arc::clone(node))));
+            vars.extend(
+                from_file(files, &files.root().join(path), problems).iter().map(|(name, node)| (Arc::clone(name), Arc::clone(node))),
+            );
         } else if argument.starts_with(['{', '[']) || (argument.contains(": ") && !argument.contains('=')) {
             match super::source::parse(argument, &at.file) {
                 Ok(node) => vars.extend(problems.map(&node, "`-e`").map(from_map).unwrap_or_default()),
@@ -231,7 +233,8 @@ pub fn extra(files: &Files, arguments: &[String], problems: &mut Problems) -> Va
                         vars.insert(name.into(), Arc::new(Node { value: Val::Str(value.into()), at: at.clone() }));
                     }
                     None => problems.push(
-                        Diagnostic::error(format!("`{word}` after `-e` is not `name=value`")).hint("write `-e name=value`, `-e '{\"name\": 1}'` or `-e @file.yml`"),
+                        Diagnostic::error(format!("`{word}` after `-e` is not `name=value`"))
+                            .hint("write `-e name=value`, `-e '{\"name\": 1}'` or `-e @file.yml`"),
                     ),
                 }
             }

@@ -42,7 +42,8 @@ impl Walk<'_> {
             Ok(role) => role,
             Err(diagnostics) => {
                 // The role's own files have places; that it does not exist is a problem of this line.
-                let at = |diagnostic: Diagnostic| if diagnostic.location.is_none() { diagnostic.at(used.name.at.clone()) } else { diagnostic };
+                let at =
+                    |diagnostic: Diagnostic| if diagnostic.location.is_none() { diagnostic.at(used.name.at.clone()) } else { diagnostic };
                 return self.problems.extend(diagnostics.into_iter().map(at));
             }
         };

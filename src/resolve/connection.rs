@@ -23,22 +23,28 @@ use crate::secret::{SecretName, Text};
 pub struct ConnectionVars {
     /// The host's name in the inventory.
     pub host: String,
-    /// `ansible_host`, or the name.
-    pub address: String,
+    /// `ansible_host`; `None` for the host's name.
+    pub address: Option<String>,
     pub port: Option<u16>,
     pub user: Option<String>,
     pub password: Option<Password>,
     /// Absolute.
     pub private_key_file: Option<PathBuf>,
-    /// How to get to the host, from `ansible_ssh_common_args` and `ansible_ssh_extra_args`.
-    pub jump: Option<Jump>,
-    /// `UserKnownHostsFile` of the ssh arguments.
-    pub user_known_hosts: Vec<PathBuf>,
+    /// Jump hosts in order, `user@host:port`, from the ssh arguments; `Some` and empty for
+    /// `ProxyJump=none`.
+    pub proxy_jump: Option<Vec<String>>,
+    /// A command whose stdin and stdout are the connection.
+    pub proxy_command: Option<String>,
+    /// `UserKnownHostsFile` of the ssh arguments, absolute.
+    pub known_hosts: Vec<PathBuf>,
     /// `ansible_connection: local`.
     pub local: bool,
-    /// Whether to become root; `None` if neither the inventory nor the playbook says so.
-    pub r#become: Option<bool>,
+    /// Whether to become root. Everything that matters on a host needs it: without a word to the
+    /// contrary it is true, unless the inventory's login is root already.
+    pub r#become: bool,
     pub become_password: Option<Password>,
+    /// `soc_ssh_legacy`: allow old algorithms.
+    pub legacy: bool,
     /// Seconds.
     pub timeout: Option<u64>,
     /// `rebuild` refuses the host.
@@ -63,13 +69,25 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// The way to a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Jump {
-    /// Jump hosts in order, `user@host:port`.
-    Hosts(Vec<String>),
-    /// A command whose stdin and stdout are the connection.
-    Command(String),
+impl Password {
+    /// The password, if it is not a secret of the project.
+    #[must_use]
+    pub fn plain(&self) -> Option<&Zeroizing<String>> {
+        match self {
+            Self::Plain(text) => Some(text),
+            Self::Secret(_) => None,
+        }
+    }
+}
+
+impl ConnectionVars {
+    /// See [`connection`].
+    ///
+    /// # Errors
+    /// What is wrong with the variables, each with its place.
+    pub fn of(project: &Project, host: &str) -> Result<Self, Vec<Diagnostic>> {
+        connection(project, host)
+    }
 }
 
 /// Renders the connection variables of a host.
@@ -118,7 +136,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn read(&mut self) -> ConnectionVars {
         let mut vars = ConnectionVars { host: self.host.to_owned(), ..ConnectionVars::default() };
-        vars.address = self.text(&["ansible_host", "ansible_ssh_host"]).unwrap_or_else(|| self.host.to_owned());
+        vars.address = self.text(&["ansible_host", "ansible_ssh_host"]);
         vars.port = self.number(&["ansible_port", "ansible_ssh_port"]).and_then(|port| {
             let fits = u16::try_from(port).ok().filter(|&port| port > 0);
             if fits.is_none() {
@@ -128,16 +146,20 @@ impl Reader<'_> {
         });
         vars.user = self.text(&["ansible_user", "ansible_ssh_user"]);
         vars.password = self.text(&["ansible_password", "ansible_ssh_password", "ansible_ssh_pass"]).map(password);
-        vars.private_key_file = self
-            .text(&["ansible_private_key_file", "ansible_ssh_private_key_file"])
-            .map(|path| relative(&self.project.root, &path));
+        vars.private_key_file =
+            self.text(&["ansible_private_key_file", "ansible_ssh_private_key_file"]).map(|path| relative(&self.project.root, &path));
         self.ssh_arguments(&mut vars);
         match self.text(&["ansible_connection"]).as_deref() {
             Some("local") => vars.local = true,
             None | Some("ssh" | "smart" | "paramiko" | "paramiko_ssh") => {}
             Some(other) => self.wrong("ansible_connection", format!("`{other}` is not supported"), "write `ssh` or `local`"),
         }
-        vars.r#become = self.flag("ansible_become").or_else(|| self.flag("ansible_sudo"));
+        let project = self.project;
+        let host = self.host;
+        let wanted = || project.plays.iter().any(|play| play.hosts.iter().any(|name| name == host) && wants_root(play));
+        let said = self.flag("ansible_become").or_else(|| self.flag("ansible_sudo"));
+        vars.r#become = said.unwrap_or_else(|| wanted() || vars.user.as_deref() != Some("root"));
+        vars.legacy = self.flag("soc_ssh_legacy").unwrap_or_default();
         if let Some(method) = self.text(&["ansible_become_method"]).filter(|method| method != "sudo") {
             self.wrong("ansible_become_method", format!("`{method}` is not supported"), "only `sudo` is");
         }
@@ -152,10 +174,11 @@ impl Reader<'_> {
         vars.protected = self.flag("protected").unwrap_or_default();
         if self.flag("ansible_host_key_checking") == Some(false) || self.flag("ansible_ssh_host_key_checking") == Some(false) {
             let name = "ansible_host_key_checking";
-            self.wrong(name, "host keys are always checked".to_owned(), "pin the host's key with `soc-provision bootstrap`, or use `--accept-new-host-keys`");
-        }
-        if vars.r#become.is_none() && self.project.plays.iter().any(|play| play.hosts.iter().any(|host| host == self.host) && wants_root(play)) {
-            vars.r#become = Some(true);
+            self.wrong(
+                name,
+                "host keys are always checked".to_owned(),
+                "pin the host's key with `soc-provision bootstrap`, or use `--accept-new-host-keys`",
+            );
         }
         vars
     }
@@ -228,7 +251,7 @@ impl Reader<'_> {
                 let (flag, joined) = if word.len() > 2 && word.starts_with('-') { word.split_at(2) } else { (word.as_str(), "") };
                 let mut argument = || if joined.is_empty() { words.next().unwrap_or_default() } else { joined.to_owned() };
                 match flag {
-                    "-J" => vars.jump = Some(jump_hosts(&argument())),
+                    "-J" => vars.proxy_jump = Some(jump_hosts(&argument())),
                     "-i" => vars.private_key_file = Some(relative(&self.project.root, &argument())),
                     "-p" => vars.port = argument().parse().ok(),
                     "-l" => vars.user = Some(argument()),
@@ -247,23 +270,36 @@ impl Reader<'_> {
         let (key, value) = option.split_once(['=', ' ']).unwrap_or((option, ""));
         let value = value.trim().trim_matches('"');
         match key.trim().to_ascii_lowercase().as_str() {
-            "proxyjump" if value == "none" => vars.jump = None,
-            "proxyjump" => vars.jump = Some(jump_hosts(value)),
-            "proxycommand" if value == "none" => vars.jump = None,
-            "proxycommand" => vars.jump = Some(Jump::Command(value.to_owned())),
+            "proxyjump" if value == "none" => vars.proxy_jump = Some(Vec::new()),
+            "proxyjump" => vars.proxy_jump = Some(jump_hosts(value)),
+            "proxycommand" => vars.proxy_command = Some(value.to_owned()).filter(|value| value != "none"),
             "userknownhostsfile" if value == "/dev/null" => {
                 self.wrong(name, "host keys are always checked".to_owned(), "remove `UserKnownHostsFile=/dev/null`");
             }
             "userknownhostsfile" => {
-                vars.user_known_hosts.extend(value.split_whitespace().map(|path| relative(&self.project.root, path)));
+                vars.known_hosts.extend(value.split_whitespace().map(|path| relative(&self.project.root, path)));
             }
             "stricthostkeychecking" if matches!(value, "yes" | "true" | "accept-new" | "ask") => {}
             "stricthostkeychecking" => {
-                self.wrong(name, "host keys are always checked".to_owned(), "remove `StrictHostKeyChecking=no`, and pin the keys in `known_hosts`");
+                self.wrong(
+                    name,
+                    "host keys are always checked".to_owned(),
+                    "remove `StrictHostKeyChecking=no`, and pin the keys in `known_hosts`",
+                );
             }
             // How connections are shared, kept alive and timed is this tool's own business.
-            "controlmaster" | "controlpersist" | "controlpath" | "serveraliveinterval" | "serveralivecountmax" | "connecttimeout"
-            | "connectionattempts" | "compression" | "batchmode" | "loglevel" | "forwardagent" | "tcpkeepalive" => {}
+            "controlmaster"
+            | "controlpersist"
+            | "controlpath"
+            | "serveraliveinterval"
+            | "serveralivecountmax"
+            | "connecttimeout"
+            | "connectionattempts"
+            | "compression"
+            | "batchmode"
+            | "loglevel"
+            | "forwardagent"
+            | "tcpkeepalive" => {}
             "user" => vars.user = Some(value.to_owned()),
             "port" => vars.port = value.parse().ok(),
             "identityfile" => vars.private_key_file = Some(relative(&self.project.root, value)),
@@ -278,8 +314,8 @@ impl Reader<'_> {
     }
 }
 
-fn jump_hosts(text: &str) -> Jump {
-    Jump::Hosts(text.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect())
+fn jump_hosts(text: &str) -> Vec<String> {
+    text.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect()
 }
 
 fn password(text: String) -> Password {
@@ -301,7 +337,9 @@ fn wants_root(play: &crate::project::playbook::Play) -> bool {
     fn items(list: &[Item]) -> bool {
         list.iter().any(|item| match item {
             Item::Task(task) => yes(task.common.r#become.as_ref()),
-            Item::Block(block) => yes(block.common.r#become.as_ref()) || [&block.body, &block.rescue, &block.always].into_iter().any(|list| items(list)),
+            Item::Block(block) => {
+                yes(block.common.r#become.as_ref()) || [&block.body, &block.rescue, &block.always].into_iter().any(|list| items(list))
+            }
         })
     }
     yes(play.common.r#become.as_ref())

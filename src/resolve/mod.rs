@@ -11,12 +11,12 @@ pub mod decode;
 mod engine;
 pub mod helpers;
 mod host;
+mod inventory;
 pub mod lint;
 mod order;
 mod place;
 mod resolver;
 mod scan;
-mod show;
 mod sources;
 mod tags;
 mod task;
@@ -28,10 +28,10 @@ mod tests;
 mod variables;
 mod yaml;
 
-pub use connection::{ConnectionVars, Jump, connection};
+pub use connection::{ConnectionVars, Password, connection};
+pub use inventory::{host_json, inventory_json, plain_variable};
 pub use lint::check;
 pub use resolver::{Resolver, RunOptions, resolve};
-pub use show::{host_json, inventory_json, plain_variable};
 
 use crate::diagnostic::Location;
 use crate::resource::{Check, Resource};

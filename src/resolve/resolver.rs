@@ -30,6 +30,8 @@ pub struct RunOptions {
     pub check_mode: bool,
     /// Names of the project's secrets, if they are to be checked.
     pub known_secrets: Option<Vec<SecretName>>,
+    /// `--retry-release`: apply a release that was rolled back; for the kinds that release.
+    pub retry_release: bool,
     /// The facts are placeholders: an `assert` or `fail` that depends on them proves nothing.
     pub offline: bool,
 }

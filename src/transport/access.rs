@@ -37,6 +37,27 @@ pub(super) struct Access {
 pub(super) struct Opened {
     pub(super) shell: ShellChannel,
     pub(super) greeting: Greeting,
+    /// What could go inside the command did.
+    pub(super) inside: bool,
+}
+
+/// What is said to a shell first.
+pub(super) trait FirstWords {
+    /// What may travel inside the command that starts the shell. It holds no secrets.
+    fn inside(&self) -> Option<Zeroizing<String>>;
+    /// What is written to its standard input: on a terminal (`merged`) or not, and with
+    /// [`FirstWords::inside`] done already or not.
+    fn after(&self, merged: bool, inside: bool) -> Zeroizing<String>;
+}
+
+impl FirstWords for &str {
+    fn inside(&self) -> Option<Zeroizing<String>> {
+        None
+    }
+
+    fn after(&self, _: bool, _: bool) -> Zeroizing<String> {
+        Zeroizing::new((*self).to_owned())
+    }
 }
 
 impl Access {
@@ -49,15 +70,14 @@ impl Access {
         !self.root_login && matches!(self.privilege, Privilege::Sudo { .. })
     }
 
-    /// Opens a shell and waits for its greeting. `ahead` is written with the command where nobody
-    /// can take it for a password, else right after the greeting.
+    /// Opens a shell, waits for its greeting, and writes what is to be written first.
     ///
     /// # Errors
     /// No channel, no shell, no privilege.
-    pub(super) async fn open(&self, ahead: &Zeroizing<String>, merged_ahead: &Zeroizing<String>) -> Result<Opened, Failure> {
+    pub(super) async fn open(&self, words: &impl FirstWords) -> Result<Opened, Failure> {
         loop {
             let terminal = self.terminal.load(Ordering::Relaxed);
-            match self.try_open(terminal, if terminal { merged_ahead } else { ahead }).await {
+            match self.try_open(terminal, words).await {
                 Ok(opened) => return Ok(opened),
                 Err(Refusal::NeedsTerminal) if !terminal && matches!(self.link, Link::Ssh(_)) => {
                     self.terminal.store(true, Ordering::Relaxed);
@@ -71,22 +91,19 @@ impl Access {
         }
     }
 
-    async fn try_open(&self, terminal: bool, ahead: &Zeroizing<String>) -> Result<Opened, Refusal> {
+    async fn try_open(&self, terminal: bool, words: &impl FirstWords) -> Result<Opened, Refusal> {
         let start = Start::new(&self.privilege, self.root_login);
+        let (command, inside) = start.command(words.inside().as_ref().map(|text| text.as_str()), terminal);
         let mut shell = match &self.link {
-            Link::Local => ShellChannel::local(&start.command())
+            Link::Local => ShellChannel::local(&command)
                 .map_err(|error| Refusal::Failed(Failure::new(FailureClass::Bug, format!("cannot start `/bin/sh`: {error}"))))?,
-            Link::Ssh(connection) => connection.shell(&start.command(), terminal).await.map_err(Refusal::Failed)?,
+            Link::Ssh(connection) => connection.shell(&command, terminal).await.map_err(Refusal::Failed)?,
         };
-        let early = !start.may_prompt();
-        if early {
-            write(&mut shell, ahead).await?;
-        }
         let greeting = start.greet(&mut shell).await?;
-        if !early {
-            write(&mut shell, ahead).await?;
+        if shell.writer.send(words.after(shell.merged, inside).as_bytes()).await.is_err() {
+            tracing::debug!("the shell closed its input");
         }
-        Ok(Opened { shell, greeting })
+        Ok(Opened { shell, greeting, inside })
     }
 
     /// Why the shell is gone, as far as anyone said.
@@ -109,22 +126,12 @@ impl Access {
     /// Runs a line in a shell of its own, with the same privilege. Best effort: the connection may
     /// be the reason why it is needed.
     pub(super) async fn aside(&self, line: &str) -> Result<(), Failure> {
-        let line = Zeroizing::new(line.to_owned());
         let work = async {
-            let mut opened = self.open(&line, &line).await?;
+            let mut opened = self.open(&line).await?;
             opened.shell.writer.end().await;
             while opened.shell.reader.next().await.is_some() {}
             Ok(())
         };
         tokio::time::timeout(SECOND_SHELL, work).await.unwrap_or_else(|_| Err(sudo::silent(SECOND_SHELL)))
     }
-}
-
-/// Writes to a shell whose greeting may never come: a small text fits any window, so this does not
-/// wait, and a shell that is gone is reported by its end.
-async fn write(shell: &mut ShellChannel, text: &str) -> Result<(), Refusal> {
-    if !text.is_empty() && shell.writer.send(text.as_bytes()).await.is_err() {
-        tracing::debug!("the shell closed its input");
-    }
-    Ok(())
 }

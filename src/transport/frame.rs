@@ -44,15 +44,20 @@ fn capacity(text: &str) -> usize {
     text.len() + 3 * text.matches('\'').count() + 1024
 }
 
-/// What the shell is told once, before the first frame, which is number 1. It ends as a frame
-/// number 0 would: all that came before is noise of the login. `stop` is the name of the stop
-/// flag's file, which exists only once someone stops the run.
-pub(super) fn prologue(stop: &str, nonce: &str, merged: bool) -> String {
-    let mut out = format!(
+/// What the shell is told once, before the first frame. `stop` is the name of the stop flag's
+/// file, which exists only once someone stops the run.
+pub(super) fn prologue(stop: &str) -> String {
+    format!(
         "LC_ALL=C; export LC_ALL; unset ENV BASH_ENV CDPATH; umask 022; cd /; \
-         PATH=\"$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"; export PATH; {}; __r=0; ",
+         case $PATH in *:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin) ;; \
+         *) PATH=\"$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"; export PATH;; esac; {}\n",
         stop_path(stop)
-    );
+    )
+}
+
+/// The trailer of a frame number 0: all that came before it is noise of the login.
+pub(super) fn mark(nonce: &str, merged: bool) -> String {
+    let mut out = "__r=0; ".to_owned();
     trailer(&mut out, nonce, 0, merged);
     out
 }
@@ -137,6 +142,8 @@ pub(super) fn text(frame: &Frame, script: &str, nonce: &str, seq: u64, merged: b
 #[derive(Debug)]
 pub(super) struct Scanner {
     nonce: String,
+    /// The mark of frames 0 and 1, if they have another.
+    public: Option<String>,
     seq: u64,
     needle: Vec<u8>,
     /// Bytes that may be the beginning of a trailer.
@@ -153,15 +160,17 @@ pub(super) struct Part {
 }
 
 impl Scanner {
-    pub(super) fn new(nonce: &str) -> Self {
-        let mut scanner = Self { nonce: nonce.to_owned(), seq: 0, needle: Vec::new(), carry: Vec::new(), capture: None };
+    pub(super) fn new(nonce: &str, public: Option<&str>) -> Self {
+        let public = public.map(str::to_owned);
+        let mut scanner = Self { nonce: nonce.to_owned(), public, seq: 0, needle: Vec::new(), carry: Vec::new(), capture: None };
         scanner.expect(0);
         scanner
     }
 
     fn expect(&mut self, seq: u64) {
         self.seq = seq;
-        self.needle = format!("\n{} {seq} ", self.nonce).into_bytes();
+        let nonce = self.public.as_ref().filter(|_| seq < 2).unwrap_or(&self.nonce);
+        self.needle = format!("\n{nonce} {seq} ").into_bytes();
     }
 
     /// Takes bytes of the stream. `keep` says how much to keep of a frame, `None` if no frame of
@@ -253,7 +262,7 @@ mod tests {
             stream.extend_from_slice(format!("\n{nonce} {seq} {}\n", 10 * seq).as_bytes());
         }
         for chunk in [1, 2, 3, 7, 40, 1000] {
-            let got = outputs(&mut Scanner::new(&nonce), &stream, chunk);
+            let got = outputs(&mut Scanner::new(&nonce, None), &stream, chunk);
             let bodies: Vec<_> = bodies.iter().enumerate().map(|(seq, body)| (seq as u64, (10 * seq).to_string(), body.to_vec())).collect();
             assert_eq!(got, bodies, "in chunks of {chunk}");
         }
@@ -263,14 +272,14 @@ mod tests {
     fn a_trailer_of_another_session_is_output() {
         let nonce = nonce();
         let stream = format!("\n{} 0 0\n\n{nonce} 1 0\n\n{nonce} 0 7\n", super::nonce());
-        let got = outputs(&mut Scanner::new(&nonce), stream.as_bytes(), 5);
+        let got = outputs(&mut Scanner::new(&nonce, None), stream.as_bytes(), 5);
         assert_eq!(got.len(), 1);
         assert_eq!(got[0].1, "7");
     }
 
     #[test]
     fn what_nobody_asked_for_is_dropped() {
-        let mut scanner = Scanner::new("n");
+        let mut scanner = Scanner::new("n", None);
         assert!(scanner.push(&[b'x'; 10_000], |_| None).is_empty());
         assert!(scanner.capture.is_none() && scanner.carry.len() < 100);
     }

@@ -169,6 +169,13 @@ impl HostCheck {
     }
 }
 
+/// The fingerprint of a line of `known_hosts` as OpenSSH shows it, `SHA256:...`; `None` if the
+/// line has no key.
+#[must_use]
+pub fn fingerprint_of_line(line: &str) -> Option<String> {
+    super::known_hosts::key_of_line(line).map(|key| key.fingerprint(HashAlg::Sha256).to_string())
+}
+
 fn shown(key: &PublicKey) -> String {
     format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256))
 }

@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// Ends the session: the first waiting frame gets `first`, the others and all later ones `rest`.
-    pub(super) fn end(&self, first: SessionError, rest: SessionError) {
+    pub(super) fn end(&self, first: &SessionError, rest: &SessionError) {
         let waiting = {
             let mut state = self.state();
             if state.over.is_some() {
@@ -122,7 +122,7 @@ impl Shared {
     /// Ends the session because the connection or the shell is gone.
     pub(super) fn lose(&self, why: &str) {
         let lost = SessionError::Lost(why.to_owned());
-        self.end(lost.clone(), lost);
+        self.end(&lost, &lost);
     }
 
     /// A frame was handed over whole: its time begins now, if it is its turn.
@@ -202,9 +202,15 @@ pub(super) async fn write(mut writer: Writer, mut outgoing: mpsc::UnboundedRecei
 }
 
 /// Reads until the shell ends or a frame's time is up; then the session is over.
-pub(super) async fn read(mut reader: Reader, greeting: Greeting, shared: Arc<Shared>, access: Arc<Access>, shell: ShellInfo) {
+pub(super) async fn read(
+    mut reader: Reader,
+    greeting: Greeting,
+    (mut out, mut err): (Scanner, Scanner),
+    shared: Arc<Shared>,
+    access: Arc<Access>,
+    shell: ShellInfo,
+) {
     let mut closed = shared.closed.subscribe();
-    let (mut out, mut err) = (Scanner::new(&shell.nonce), Scanner::new(&shell.nonce));
     let take = |scanner: &mut Scanner, bytes: &[u8], is_out| {
         scanner.push(bytes, |seq| shared.keep_of(seq)).into_iter().for_each(|part| shared.store(part, is_out));
         shared.answer(shell.merged);
@@ -227,7 +233,7 @@ pub(super) async fn read(mut reader: Reader, greeting: Greeting, shared: Arc<Sha
                 let Some((at, given)) = shared.due() else { continue };
                 if at <= Instant::now() {
                     let rest = format!("closed, because an earlier command took longer than {} s", given.as_secs());
-                    shared.end(SessionError::Deadline(given), SessionError::Lost(rest));
+                    shared.end(&SessionError::Deadline(given), &SessionError::Lost(rest));
                     kill(&access, &shell).await;
                     return;
                 }
@@ -242,8 +248,6 @@ pub(super) async fn read(mut reader: Reader, greeting: Greeting, shared: Arc<Sha
 #[derive(Clone)]
 pub(super) struct ShellInfo {
     pub(super) pid: u32,
-    /// The frames' secret mark.
-    pub(super) nonce: String,
     pub(super) merged: bool,
 }
 

@@ -4,9 +4,10 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use zeroize::Zeroizing;
 
-use super::access::{Access, Opened};
-use super::frame::Raw;
+use super::access::{Access, FirstWords, Opened};
+use super::frame::{Raw, Scanner};
 use super::pump::{self, BYTES_AHEAD, Outgoing, Shared, ShellInfo, Waiting};
 use super::{Frame, Output, SessionError, frame};
 use crate::diagnostic::Failure;
@@ -21,6 +22,8 @@ pub struct Session {
     pub(super) access: Arc<Access>,
     shared: Arc<Shared>,
     shell: ShellInfo,
+    /// The frames' secret mark.
+    nonce: String,
     /// Names the stop flag.
     stop: String,
     outgoing: mpsc::UnboundedSender<Outgoing>,
@@ -63,57 +66,79 @@ impl PendingReply {
     }
 }
 
-/// A shell that is about to be opened: what frames need to be written before it has greeted.
+/// A shell that is about to be opened.
 #[derive(Clone)]
 pub(super) struct Opening {
+    /// The frames' mark. The first frame has another, if it travels where others can see it.
     nonce: String,
+    public: String,
     stop: String,
-    first: Option<Frame>,
-    vault: Arc<Vault>,
+    first: Option<(Frame, Zeroizing<String>)>,
+}
+
+impl FirstWords for Opening {
+    fn inside(&self) -> Option<Zeroizing<String>> {
+        let (first, script) = self.first.as_ref()?;
+        let mut text = Zeroizing::new(frame::prologue(&self.stop));
+        text.push_str(&frame::mark(&self.public, false));
+        text.push_str(&frame::text(first, script, &self.public, 1, false));
+        Some(text)
+    }
+
+    fn after(&self, merged: bool, inside: bool) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(frame::prologue(&self.stop));
+        if !inside {
+            text.push_str(&frame::mark(&self.nonce, merged));
+            if let Some((first, script)) = &self.first {
+                text.push_str(&frame::text(first, script, &self.nonce, 1, merged));
+            }
+        }
+        text
+    }
 }
 
 impl Opening {
-    pub(super) fn new(first: Option<Frame>, vault: Arc<Vault>) -> Self {
-        Self { nonce: frame::nonce(), stop: frame::nonce(), first, vault }
-    }
-
-    /// Opens the shell. The first frame travels with the command that starts it where it can.
-    ///
     /// # Errors
-    /// As [`Access::open`]; a secret of the first frame that is missing.
-    pub(super) async fn open(self, access: Access) -> Result<(Session, Option<PendingReply>), Failure> {
-        let script = match &self.first {
-            Some(first) => Some(first.script.fill(&self.vault).map_err(|missing| bug(&missing))?),
+    /// The first frame holds secrets.
+    pub(super) fn new(first: Option<Frame>) -> Result<Self, Failure> {
+        let first = match first {
+            Some(first) => {
+                let script = first.script.fill(&Vault::default()).map_err(|missing| bug(&missing))?;
+                Some((first, script))
+            }
             None => None,
         };
-        let ahead = |merged| {
-            let mut text = zeroize::Zeroizing::new(frame::prologue(&self.stop, &self.nonce, merged));
-            if let (Some(first), Some(script)) = (&self.first, &script) {
-                text.push_str(&frame::text(first, script, &self.nonce, 1, merged));
-            }
-            text
-        };
-        let Opened { shell, greeting } = access.open(&ahead(false), &ahead(true)).await?;
-        let info = ShellInfo { pid: greeting.pid, nonce: self.nonce, merged: shell.merged };
+        Ok(Self { nonce: frame::nonce(), public: frame::nonce(), stop: frame::nonce(), first })
+    }
+
+    /// Opens the shell and makes it a session.
+    ///
+    /// # Errors
+    /// As [`Access::open`].
+    pub(super) async fn open(self, access: Access) -> Result<(Session, Option<PendingReply>), Failure> {
+        let Opened { shell, greeting, inside } = access.open(&self).await?;
+        let info = ShellInfo { pid: greeting.pid, merged: shell.merged };
+        let scanner = || Scanner::new(&self.nonce, if inside { Some(&self.public) } else { None });
+        let scanners = (scanner(), scanner());
         let shared = Arc::new(Shared::new());
         let access = Arc::new(access);
         let (outgoing, receiver) = mpsc::unbounded_channel();
-        let secrets = Arc::new(RwLock::new((self.vault.clone(), self.vault.masker())));
         let session = Session {
             access: access.clone(),
             shared: shared.clone(),
             shell: info.clone(),
+            nonce: self.nonce,
             stop: self.stop,
             outgoing,
             order: Mutex::new(()),
-            secrets,
+            secrets: Arc::default(),
         };
         let reply = match self.first {
-            Some(first) => Some(session.expect(&first, 0).await.map_err(|error| bug(&error))?),
+            Some((first, _)) => Some(session.expect(&first, 0).await.map_err(|error| bug(&error))?),
             None => None,
         };
         tokio::spawn(pump::write(shell.writer, receiver, shared.clone()));
-        tokio::spawn(pump::read(shell.reader, greeting, shared, access, info));
+        tokio::spawn(pump::read(shell.reader, greeting, scanners, shared, access, info));
         Ok((session, reply))
     }
 }
@@ -134,7 +159,7 @@ impl Session {
         let _order = self.order.lock().await;
         let reply = self.expect(&frame, script.len()).await?;
         if let Answer::Sent(_) = reply.answer {
-            let text = frame::text(&frame, &script, &self.shell.nonce, reply.seq, self.shell.merged);
+            let text = frame::text(&frame, &script, &self.nonce, reply.seq, self.shell.merged);
             if self.outgoing.send(Outgoing::Frame(reply.seq, text)).is_err() {
                 self.shared.lose("the session was closed");
             }
@@ -219,7 +244,7 @@ impl Session {
     /// Kills the frame under way and closes.
     pub async fn kill(&self) {
         let lost = SessionError::Lost("killed".to_owned());
-        self.shared.end(lost.clone(), lost);
+        self.shared.end(&lost, &lost);
         pump::kill(&self.access, &self.shell).await;
         self.access.disconnect().await;
     }

@@ -1,6 +1,7 @@
 //! Becoming root: the command that starts a shell, and the first words with it, up to its
 //! greeting. The password is sent only once `sudo` has asked for it, and only once.
 
+use base64::Engine as _;
 use zeroize::Zeroizing;
 
 use super::shell_channel::{Chunk, ShellChannel};
@@ -12,6 +13,9 @@ use crate::diagnostic::{Failure, FailureClass, printable};
 const NOISE: usize = 256 << 10;
 /// How much of it is shown in messages, in lines.
 const SHOWN: usize = 12;
+
+/// Most code that travels inside the command, in bytes: far from any login shell's limits.
+const INSIDE: usize = 32 << 10;
 
 /// How a shell is started on a host.
 pub(super) struct Start {
@@ -31,21 +35,25 @@ impl Start {
         Self { nonce: frame::nonce(), password, sudo }
     }
 
-    /// Whether the password may have to be sent, so that nothing may be written before the
-    /// greeting: what is written too early is taken for the password.
-    pub(super) fn may_prompt(&self) -> bool {
-        self.sudo
-    }
-
     /// The command in plain words: any login shell (bash, dash, fish, tcsh) takes it alike.
-    pub(super) fn command(&self) -> String {
+    ///
+    /// `first` is code to run at once: OpenSSH takes no input before the command has started, so
+    /// what travels inside the command saves a round trip. `sudo` would write it to the log. On a
+    /// terminal the shell gets a pipe, since it would be interactive else.
+    pub(super) fn command(&self, first: Option<&str>, terminal: bool) -> (String, bool) {
         let nonce = &self.nonce;
         let how = match (self.sudo, &self.password) {
             (false, _) => String::new(),
             (true, None) => "sudo -H -n ".to_owned(),
             (true, Some(_)) => format!("sudo -H -S -p {nonce}: "),
         };
-        format!("exec {how}/bin/sh -c 'echo; echo {nonce} hello $$; exec /bin/sh'")
+        let first = first.filter(|code| !self.sudo && code.len() <= INSIDE);
+        let run = first.map_or(String::new(), |code| {
+            let code = base64::engine::general_purpose::STANDARD.encode(code);
+            format!("eval \"$(echo {code} | base64 -d)\"; ")
+        });
+        let shell = if terminal { "cat | /bin/sh" } else { "exec /bin/sh" };
+        (format!("exec {how}/bin/sh -c 'echo; echo {nonce} hello $$; {run}{shell}'"), first.is_some())
     }
 
     /// Reads up to the greeting and answers `sudo`.
@@ -94,7 +102,7 @@ impl Start {
             return Refusal::NeedsTerminal;
         }
         if !self.sudo {
-            return Refusal::Failed(no_shell(&said, ending));
+            return Refusal::Failed(no_shell(said, ending));
         }
         let (message, hint) = if has("a password is required") || has("no password was provided") {
             ("`sudo` asks for a password, and none was given", "ask for it with `-K`, or set `ansible_become_password` from a secret")
@@ -153,11 +161,11 @@ fn refused(heard: &Heard) -> Failure {
     failure
 }
 
-fn no_shell(said: &str, ending: Option<&str>) -> Failure {
+fn no_shell(said: String, ending: Option<&str>) -> Failure {
     let mut failure = Failure::new(FailureClass::Auth, "the user logs in, but gets no shell")
         .hint("give the user a login shell on the host (`chsh -s /bin/sh`), or log in as another user (`-u`)");
     failure.causes.extend(ending.map(str::to_owned));
-    failure.stderr = said.to_owned();
+    failure.stderr = said;
     failure
 }
 
@@ -216,7 +224,7 @@ mod tests {
         let (_dir, prefix) = fake_sudo(body);
         let password = password.map(|text| Zeroizing::new(text.to_owned()));
         let start = Start::new(&Privilege::Sudo { password }, false);
-        let mut shell = ShellChannel::local(&(prefix + &start.command())).unwrap();
+        let mut shell = ShellChannel::local(&(prefix + &start.command(Some("echo never"), false).0)).unwrap();
         tokio::time::timeout(Duration::from_secs(20), start.greet(&mut shell)).await.unwrap()
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod lab;
 mod relay;
 mod server;
 
@@ -17,12 +18,11 @@ use soc_provision::shell::Script;
 use soc_provision::transport::{Frame, HostKeyPolicy, Session, SessionError, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+/// A server, or the end of the test where there is none.
 macro_rules! sshd {
-    ($($extra:expr)?) => {{
-        #[allow(unused_mut, unused_assignments)]
-        let mut server = server::start_with("");
-        $(drop(server); server = server::start_with($extra);)?
-        match server { Some(server) => server, None => return }
+    () => {{
+        let Some(server) = server::start() else { return };
+        server
     }};
 }
 
@@ -155,8 +155,22 @@ async fn host_keys_unknown_pinned_changed_revoked_hashed() {
 }
 
 #[tokio::test]
+async fn a_host_key_is_learnt_without_offering_anything() {
+    let server = sshd!();
+    std::fs::remove_file(server.path("known_hosts")).unwrap();
+    let target = Target { host_keys: HostKeyPolicy::AcceptNew, identity_files: Vec::new(), ..server.target() };
+    server.connector().learn_host_key(&target).await.unwrap();
+    let line = std::fs::read_to_string(server.path("known_hosts")).unwrap();
+    let shown = soc_provision::transport::fingerprint_of_line(&line).unwrap();
+    let expected = Command::new("ssh-keygen").arg("-lf").arg(server.path("host.pub")).output().unwrap();
+    assert!(String::from_utf8(expected.stdout).unwrap().contains(&shown), "{shown}");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!server.log().contains("Failed") && !server.log().contains("Invalid user"), "{}", server.log());
+}
+
+#[tokio::test]
 async fn certificates_of_hosts_and_users() {
-    let server = sshd!("");
+    let server = sshd!();
     let dir = server.dir.path();
     let sign = |arguments: &[&str]| assert!(Command::new("ssh-keygen").current_dir(dir).args(arguments).status().unwrap().success());
     sign(&["-q", "-t", "ed25519", "-N", "", "-f", "ca"]);
@@ -212,7 +226,7 @@ async fn stop_and_kill_from_a_second_channel() {
     let server = sshd!();
     let session = server.connector().connect(&server.target()).await.unwrap();
     let mark = server.path("started");
-    let first = session.submit(code(&format!(": >{}; sleep 1; echo done", mark.display()))).await.unwrap();
+    let first = session.submit(code(&format!(": >{}; sleep 4; echo done", mark.display()))).await.unwrap();
     let second = session.submit(code("echo second")).await.unwrap();
     while !mark.exists() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -341,12 +355,9 @@ async fn thirty_logins_at_once_survive_a_strict_server() {
     }
 }
 
-#[tokio::test]
-async fn an_unchanged_run_is_ten_round_trips() {
-    let server = sshd!();
-    server.known(&format!("[127.0.0.1]:* {}\n", server.public("host")));
-    let rtt = Duration::from_millis(200);
-    let relay = relay::start(server.port, rtt / 2).await;
+/// How long a run takes that changes nothing, over a line with this delay each way.
+async fn unchanged_run(server: &Server, delay: Duration) -> Duration {
+    let relay = relay::start(server.port, delay).await;
     let target = Target { port: Some(relay.port), ..server.target() };
     let start = Instant::now();
     let (session, facts) = server.connector().connect_with(&target, code("echo facts")).await.unwrap();
@@ -354,11 +365,22 @@ async fn an_unchanged_run_is_ten_round_trips() {
     for answer in ["probes", "health"] {
         assert_eq!(echo(&session, answer).await, answer);
     }
-    // TCP's own is not delayed by the relay: nine of ten are left.
-    let trips = start.elapsed().as_secs_f64() / rtt.as_secs_f64();
-    eprintln!("{trips:.2} round trips without TCP's");
-    assert!(trips < 10.0, "{trips:.2} round trips");
     assert_eq!(session.round_trips(), 3);
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn an_unchanged_run_is_ten_round_trips() {
+    let server = sshd!();
+    server.known(&format!("[127.0.0.1]:* {}\n", server.public("host")));
+    let rtt = Duration::from_millis(500);
+    let without = unchanged_run(&server, Duration::ZERO).await;
+    let with = unchanged_run(&server, rtt / 2).await;
+    // The relay delays what is sent, not TCP's own handshake: nine of ten are left. The machine
+    // may be busier the second time, so there is room for most of one more.
+    let trips = (with.as_secs_f64() - without.as_secs_f64()) / rtt.as_secs_f64();
+    eprintln!("{trips:.2} round trips besides TCP's");
+    assert!(trips < 9.9, "{trips:.2} round trips");
 }
 
 #[tokio::test]

@@ -50,11 +50,11 @@ fn fail(text: impl Into<String>) -> Vec<Diagnostic> {
 /// What the user named, as a file relative to the store: a path, a file, or a secret's name.
 fn resolve(store: &Store, dir: &Path, named: &str) -> Result<String, Vec<Diagnostic>> {
     let file = Path::new(named).strip_prefix(dir).ok().and_then(Path::to_str).unwrap_or(named);
-    if file.ends_with(".age") {
+    if is_age(file) {
         return Ok(file.to_owned());
     }
     match SecretName::parse(file).ok().and_then(|name| store.place(&name)) {
-        Some(place) if place.ends_with(".age") => Ok(place),
+        Some(place) if is_age(&place) => Ok(place),
         Some(place) => Err(vec![
             Diagnostic::error(format!("`{file}` comes from a command in `{place}`"))
                 .hint(format!("edit `{}` as it is", dir.join(&place).display())),
@@ -63,6 +63,10 @@ fn resolve(store: &Store, dir: &Path, named: &str) -> Result<String, Vec<Diagnos
             Diagnostic::error(format!("there is no file or secret `{file}` in `{}`", dir.display())).hint("name a new file `NAME.yml.age`"),
         ]),
     }
+}
+
+fn is_age(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|extension| extension == "age")
 }
 
 /// Edits one file of the store. Returns whether it changed.
@@ -167,7 +171,7 @@ fn wipe(dir: &Path) {
 fn in_memory(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| {
         // The width and sign of this field differ between architectures.
-        #[expect(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "magic numbers fit 32 bits")]
+        #[expect(clippy::cast_sign_loss, reason = "magic numbers fit 32 bits")]
         let magic = stat.f_type as u64 & 0xffff_ffff;
         magic == TMPFS_MAGIC || magic == RAMFS_MAGIC
     })

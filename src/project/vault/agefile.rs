@@ -47,7 +47,7 @@ impl Recipients {
                     keys.insert(text, Key { key, comment });
                 }
                 Err(reason) => {
-                    errors.push(VaultError::Recipients { file: file.to_owned(), reason: format!("line {}: {reason}", index + 1) })
+                    errors.push(VaultError::Recipients { file: file.to_owned(), reason: format!("line {}: {reason}", index + 1) });
                 }
             }
         }

@@ -219,7 +219,7 @@ impl Identities {
         self.public.push((public.clone(), path.to_owned()));
         match key {
             age::ssh::Identity::Encrypted(_) => {
-                self.locked.get_mut().unwrap_or_else(PoisonError::into_inner).push((path.to_owned(), public, key))
+                self.locked.get_mut().unwrap_or_else(PoisonError::into_inner).push((path.to_owned(), public, key));
             }
             _ => self.open.get_mut().unwrap_or_else(PoisonError::into_inner).push(Box::new(key)),
         }

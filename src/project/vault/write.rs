@@ -248,7 +248,7 @@ impl Store {
         for name in self.commands.keys() {
             match self.command_value(name, access.run) {
                 Ok(value) => {
-                    drop(index.secrets.insert(name.clone(), index::Entry { file: COMMANDS.to_owned(), hmac: key.digest(name, &value) }))
+                    drop(index.secrets.insert(name.clone(), index::Entry { file: COMMANDS.to_owned(), hmac: key.digest(name, &value) }));
                 }
                 Err(error) => errors.push(error),
             }

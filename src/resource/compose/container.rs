@@ -53,7 +53,8 @@ impl Container {
             image: text("/Image"),
             state: text("/State/Status"),
             exit_code: inspect.pointer("/State/ExitCode").and_then(Value::as_i64).unwrap_or(0),
-            health: (!health.is_empty() && health != "none").then_some(health),
+            // A stopped container keeps the last word of its health check.
+            health: (!health.is_empty() && health != "none" && text("/State/Status") == "running").then_some(health),
             labels: labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
             restart: (restart, number("/HostConfig/RestartPolicy/MaximumRetryCount").unwrap_or(0)),
             memory: number("/HostConfig/Memory").filter(|&bytes| bytes > 0),
