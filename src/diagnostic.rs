@@ -245,7 +245,13 @@ pub fn render(diagnostics: &[Diagnostic], source: &dyn Fn(&Path) -> Option<Arc<s
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
     let mut out = String::new();
     for diagnostic in diagnostics {
-        let (level, message) = (match diagnostic.level { Level::Error => Title::ERROR, Level::Warning => Title::WARNING }, printable(&diagnostic.message));
+        let (level, message) = (
+            match diagnostic.level {
+                Level::Error => Title::ERROR,
+                Level::Warning => Title::WARNING,
+            },
+            printable(&diagnostic.message),
+        );
         let text = diagnostic.location.as_ref().and_then(|at| source(&at.file).map(|text| (at, text)));
         let excerpt = text.as_ref().and_then(|(at, text)| excerpt(text, at).map(|(line, span)| (*at, line, span)));
         let mut group = Group::with_title(level.primary_title(message));

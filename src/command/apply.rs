@@ -56,7 +56,8 @@ fn ask(arguments: &ApplyArgs, loaded: &Loaded, protected: &[String]) -> Option<E
     if arguments.yes {
         return None;
     }
-    let options = JobOptions { mode: Mode::Plan, command: "plan", diff: arguments.diff, break_lock: false, retry_release: arguments.retry_release };
+    let options =
+        JobOptions { mode: Mode::Plan, command: "plan", diff: arguments.diff, break_lock: false, retry_release: arguments.retry_release };
     let prepared = match prepare(loaded, &arguments.run, &options) {
         Ok(prepared) => prepared,
         Err(exit) => return Some(exit),
@@ -87,7 +88,9 @@ fn apply_saved(arguments: &ApplyArgs, saved: &saved::SavedPlan) -> Exit {
         Err(exit) => return exit,
     };
     if loaded.project.digest() != saved.project {
-        complain("error: the project is not the one that the plan was made of: files of it changed since\nhint: plan again, look at it, and apply that");
+        complain(
+            "error: the project is not the one that the plan was made of: files of it changed since\nhint: plan again, look at it, and apply that",
+        );
         return Exit::Failed;
     }
     let mut prepared = match job(&arguments, &loaded) {

@@ -80,11 +80,20 @@ fn bootstrap(arguments: &BootstrapArgs) -> Result<(), Stop> {
         target.privilege = Privilege::Sudo { password: target.password.clone() };
     }
     runtime.block_on(make_user(&connector, &target, &arguments.create_user, &key)).map_err(|failure| failed(&failure))?;
-    let check = Target { user: Some(arguments.create_user.clone()), password: None, privilege: Privilege::Sudo { password: None }, ..target.clone() };
+    let check = Target {
+        user: Some(arguments.create_user.clone()),
+        password: None,
+        privilege: Privilege::Sudo { password: None },
+        ..target.clone()
+    };
     runtime.block_on(connector.connect(&check)).map(drop).map_err(|failure| failed(&failure))?;
     let name = arguments.name.clone().unwrap_or_else(|| address.clone());
     add_to_inventory(&arguments.inventory, &name, &address, port, &arguments.create_user)?;
-    print(&format!("{name}: `{}` logs in with the key and becomes root; the host key is pinned in {}\n", arguments.create_user, known_hosts.display()));
+    print(&format!(
+        "{name}: `{}` logs in with the key and becomes root; the host key is pinned in {}\n",
+        arguments.create_user,
+        known_hosts.display()
+    ));
     Ok(())
 }
 
@@ -111,9 +120,14 @@ fn public_key(given: Option<&Path>) -> Result<String, Stop> {
         None => ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"].iter().map(|name| home.join(".ssh").join(name)).collect(),
     };
     let found = candidates.iter().find_map(|path| std::fs::read_to_string(path).ok());
-    let text = found.ok_or_else(|| stop("no public key found\nhint: name one with `--public-key`, or make one with `ssh-keygen -t ed25519`"))?;
+    let text =
+        found.ok_or_else(|| stop("no public key found\nhint: name one with `--public-key`, or make one with `ssh-keygen -t ed25519`"))?;
     let line = text.lines().next().unwrap_or_default().trim().to_owned();
-    if line.starts_with("ssh-") || line.starts_with("ecdsa-") || line.starts_with("sk-") { Ok(line) } else { Err(stop("that is not a public key: it starts neither `ssh-` nor `ecdsa-`")) }
+    if line.starts_with("ssh-") || line.starts_with("ecdsa-") || line.starts_with("sk-") {
+        Ok(line)
+    } else {
+        Err(stop("that is not a public key: it starts neither `ssh-` nor `ecdsa-`"))
+    }
 }
 
 /// Shows the host's keys and pins them if the user, or the fingerprint given, agrees.
@@ -126,7 +140,9 @@ fn agree(learnt: &Path, known_hosts: &Path, fingerprint: Option<&str>) -> Result
     let prints: Vec<String> = lines.iter().filter_map(|line| crate::transport::fingerprint_of_line(line)).collect();
     match fingerprint {
         Some(wanted) if prints.iter().any(|print| print == wanted) => {}
-        Some(wanted) => return Err((format!("the host's key is {}, not {wanted}; nothing was sent to it", prints.join(", ")), Exit::Unreachable)),
+        Some(wanted) => {
+            return Err((format!("the host's key is {}, not {wanted}; nothing was sent to it", prints.join(", ")), Exit::Unreachable));
+        }
         None => {
             complain(&format!("the host's key is {}", prints.join(", ")));
             if !std::io::stdin().is_terminal() {
@@ -177,11 +193,14 @@ visudo -cqf "$t" && mv -f "$t" "/etc/sudoers.d/soc-provision-$u"
     if output.status == 0 {
         return Ok(());
     }
-    Err(Failure::new(FailureClass::StepFailed, format!("the user `{user}` could not be made")).because(printable(&String::from_utf8_lossy(&output.stderr))))
+    Err(Failure::new(FailureClass::StepFailed, format!("the user `{user}` could not be made"))
+        .because(printable(&String::from_utf8_lossy(&output.stderr))))
 }
 
 fn add_to_inventory(path: &Path, name: &str, address: &str, port: u16, user: &str) -> Result<(), Stop> {
-    let entry = format!("    {name}:\n      ansible_host: {address}\n      ansible_port: {port}\n      ansible_user: {user}\n      ansible_become: true\n");
+    let entry = format!(
+        "    {name}:\n      ansible_host: {address}\n      ansible_port: {port}\n      ansible_user: {user}\n      ansible_become: true\n"
+    );
     if !path.exists() {
         return std::fs::write(path, format!("all:\n  hosts:\n{entry}")).map_err(|error| stop(format!("{}: {error}", path.display())));
     }

@@ -54,7 +54,8 @@ fn check_one(playbook: &str, arguments: &CheckArgs) -> Exit {
         return list_tasks(project, &options);
     }
     // Warnings of loading were shown already.
-    let problems: Vec<Diagnostic> = crate::resolve::check(project, &options).into_iter().filter(|problem| !project.warnings.contains(problem)).collect();
+    let problems: Vec<Diagnostic> =
+        crate::resolve::check(project, &options).into_iter().filter(|problem| !project.warnings.contains(problem)).collect();
     show(&problems, Some(project));
     let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
     if errors > 0 {

@@ -22,8 +22,15 @@ const FILES: &[(&str, &str)] = &[
 /// Writes the project; never over anything.
 pub(super) fn run(arguments: &InitArgs) -> Exit {
     let directory = &arguments.directory;
-    if let Some(there) = FILES.iter().map(|(name, _)| directory.join(name)).find(|path| path.exists() && path.file_name().is_none_or(|name| name != ".gitignore")) {
-        complain(&format!("error: `{}` exists already; nothing was written\nhint: name an empty directory: `soc-provision init new-project`", there.display()));
+    if let Some(there) = FILES
+        .iter()
+        .map(|(name, _)| directory.join(name))
+        .find(|path| path.exists() && path.file_name().is_none_or(|name| name != ".gitignore"))
+    {
+        complain(&format!(
+            "error: `{}` exists already; nothing was written\nhint: name an empty directory: `soc-provision init new-project`",
+            there.display()
+        ));
         return Exit::Usage;
     }
     for (name, text) in FILES {

@@ -23,7 +23,7 @@ use crate::project::{LoadOptions, Project};
 use crate::report::capture::Captured;
 use crate::report::terminal::{Terminal, Verbosity};
 use crate::resolve::connection::Password;
-use crate::resolve::{ConnectionVars, HostProgram, Jump, RunOptions, connection, resolve};
+use crate::resolve::{ConnectionVars, HostProgram, RunOptions, connection, resolve};
 use crate::secret::SecretName;
 use crate::transport::{Connector, HostKeyPolicy, Privilege, Target};
 
@@ -220,6 +220,7 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
         check_mode: options.mode != Mode::Apply,
         known_secrets: Some(loaded.store.names()),
         offline: false,
+        retry_release: options.retry_release,
     };
     Box::new(move |host: &str, facts: &Facts| -> Result<HostProgram, String> {
         resolve(&project, host, facts, &options).map_err(|diagnostics| {
@@ -276,7 +277,10 @@ fn passwords_of(loaded: &Loaded, vars: &ConnectionVars, connect: &ConnectOptions
         Some(Password::Plain(text)) => Ok(Some(text.clone())),
         Some(Password::Secret(name)) => {
             let mut opener = super::secrets::Opener::new(&loaded.project, &connect.identity);
-            opener.reveal(&loaded.store, name).map(Some).map_err(|why| Diagnostic::error(format!("the password of `{}` cannot be had: {why}", vars.host)))
+            opener
+                .reveal(&loaded.store, name)
+                .map(Some)
+                .map_err(|why| Diagnostic::error(format!("the password of `{}` cannot be had: {why}", vars.host)))
         }
     };
     Ok(Passwords { login: open(&vars.password)?, sudo: open(&vars.become_password)? })
@@ -289,26 +293,18 @@ fn target(project: &Project, vars: &ConnectionVars, connect: &ConnectOptions, ty
     identity_files.extend(vars.private_key_file.clone());
     identity_files.extend(project.settings.private_key.clone());
     let user = vars.user.clone().or_else(|| connect.user.clone()).or_else(|| project.settings.remote_user.clone());
-    // Everything that matters on a host needs root: without a word to the contrary, become root
-    // unless the login is root already.
-    let sudo = if connect.r#become { true } else { vars.r#become.unwrap_or(user.as_deref() != Some("root")) };
+    let sudo = connect.r#become || vars.r#become;
     let seconds = connect.timeout.or(vars.timeout).or(project.settings.connect_timeout).unwrap_or(CONNECT_TIMEOUT).max(1);
     Target {
         host: vars.host.clone(),
         local: vars.local,
-        address: vars.address.clone(),
+        address: vars.address.clone().unwrap_or_else(|| vars.host.clone()),
         port: vars.port,
         identity_files,
         password: typed.login.clone().or_else(|| own.login.clone()),
-        proxy_jump: match &vars.jump {
-            Some(Jump::Hosts(hosts)) => Some(hosts.clone()),
-            _ => None,
-        },
-        proxy_command: match &vars.jump {
-            Some(Jump::Command(command)) => Some(command.clone()),
-            _ => None,
-        },
-        known_hosts: project.known_hosts.iter().chain(&vars.user_known_hosts).map(|path| root.join(path)).collect(),
+        proxy_jump: vars.proxy_jump.clone(),
+        proxy_command: vars.proxy_command.clone(),
+        known_hosts: project.known_hosts.iter().chain(&vars.known_hosts).map(|path| root.join(path)).collect(),
         host_keys: match connect.host_keys {
             HostKeys::Strict => HostKeyPolicy::Strict,
             HostKeys::AcceptNew => HostKeyPolicy::AcceptNew,
@@ -321,7 +317,7 @@ fn target(project: &Project, vars: &ConnectionVars, connect: &ConnectOptions, ty
         user,
         connect_timeout: Duration::from_secs(seconds),
         use_ssh_config: true,
-        legacy: false,
+        legacy: vars.legacy,
     }
 }
 

@@ -13,7 +13,8 @@ use crate::resource::compose::service::Service;
 use crate::resource::compose::stack::{FileContent, Job, Migration, Reload, Requirements, Stack, StackFile, StackSecret, normalise};
 use crate::resource::compose::units;
 use crate::resource::compose_release::{AbsentStack, ComposeRelease};
-use crate::resource::docker_image::{Image, ImageSource, ImageState};
+use crate::resource::docker_image::{BUSYBOX, Image, ImageSource, ImageState};
+use crate::resource::package::Package;
 use crate::resource::{BuildContext, BuildError, Kind, Resource};
 use crate::secret::{SecretName, Text, sha256};
 
@@ -293,7 +294,13 @@ impl ComposeStack {
         self.confine(&mut model, &mut files, context)?;
         normalise(&mut model, &files).map_err(|problems| listed("compose", &problems))?;
         let mut notes = harden(&mut model, self.hardening, &self.exceptions).map_err(|problems| listed("hardening", &problems))?;
-        for service in self.reload.keys().chain(self.env_secrets.keys()).chain(self.init.iter().map(|job| &job.service)).chain(self.migrate.iter().map(|migrate| &migrate.service)) {
+        for service in self
+            .reload
+            .keys()
+            .chain(self.env_secrets.keys())
+            .chain(self.init.iter().map(|job| &job.service))
+            .chain(self.migrate.iter().map(|migrate| &migrate.service))
+        {
             known_service(&model, service)?;
         }
         notes.extend(unused_files(&model, &files));
@@ -317,9 +324,9 @@ impl ComposeStack {
                 PullPolicy::Always => "always",
             }
             .to_owned(),
-            wait: units::seconds(&self.health.timeout)
-                .filter(|&seconds| seconds > 0)
-                .ok_or_else(|| BuildError::field("health.timeout", format!("`{}` is not a duration, such as `300s`", self.health.timeout)))?,
+            wait: units::seconds(&self.health.timeout).filter(|&seconds| seconds > 0).ok_or_else(|| {
+                BuildError::field("health.timeout", format!("`{}` is not a duration, such as `300s`", self.health.timeout))
+            })?,
             keep: self.keep.max(2),
             migrate: self.read_migration()?,
             init: self.read_jobs()?,
@@ -329,7 +336,11 @@ impl ComposeStack {
             apparmor_if_available: self.apparmor_if_available,
             name: self.name,
         };
-        let mut out: Vec<Box<dyn Resource>> = images.into_iter().map(|image| Box::new(image) as Box<dyn Resource>).collect();
+        let mut out: Vec<Box<dyn Resource>> = Vec::new();
+        if images.iter().any(Image::needs_busybox) {
+            out.push(Box::new(Package::present(&[BUSYBOX])));
+        }
+        out.extend(images.into_iter().map(|image| Box::new(image) as Box<dyn Resource>));
         out.push(Box::new(ComposeRelease { stack }));
         Ok(out)
     }
@@ -408,9 +419,12 @@ impl ComposeStack {
                 } else {
                     let dest = format!("seccomp/{}", profile.rsplit('/').next().unwrap_or(profile));
                     if !files.contains_key(&dest) {
-                        let bytes = context.sources.file(profile).map_err(|error| BuildError::field(&format!("seccomp.{service}"), error))?;
-                        let text = String::from_utf8(bytes).map_err(|_| BuildError::field(&format!("seccomp.{service}"), format!("`{profile}` is not text")))?;
-                        files.insert(dest.clone(), StackFile { content: FileContent::Text(Text::plain(text)), mode: 0o644, uid: 0, gid: 0 });
+                        let bytes =
+                            context.sources.file(profile).map_err(|error| BuildError::field(&format!("seccomp.{service}"), error))?;
+                        let text = String::from_utf8(bytes)
+                            .map_err(|_| BuildError::field(&format!("seccomp.{service}"), format!("`{profile}` is not text")))?;
+                        files
+                            .insert(dest.clone(), StackFile { content: FileContent::Text(Text::plain(text)), mode: 0o644, uid: 0, gid: 0 });
                     }
                     format!("./{dest}")
                 };
@@ -430,8 +444,12 @@ impl ComposeStack {
             for item in map.get("secrets").and_then(Value::as_array).into_iter().flatten() {
                 let name = item.as_str().or_else(|| item.get("source").and_then(Value::as_str)).unwrap_or_default();
                 if !self.secrets.contains_key(name) && !model.section("secrets").contains_key(name) {
-                    let hint = nearest(name, self.secrets.keys().map(String::as_str)).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-                    return Err(BuildError::field("secrets", format!("secret `{name}` of service `{service}` is not under the stack's `secrets`{hint}")));
+                    let hint = nearest(name, self.secrets.keys().map(String::as_str))
+                        .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                    return Err(BuildError::field(
+                        "secrets",
+                        format!("secret `{name}` of service `{service}` is not under the stack's `secrets`{hint}"),
+                    ));
                 }
                 used.insert(name.to_owned());
             }
@@ -440,7 +458,9 @@ impl ComposeStack {
         for (name, argument) in &self.secrets {
             let field = format!("secrets.{name}");
             if !used.contains(name) {
-                return Err(BuildError::field(&field, format!("no service uses secret `{name}`")).hint("list it under the service's `secrets`"));
+                return Err(
+                    BuildError::field(&field, format!("no service uses secret `{name}`")).hint("list it under the service's `secrets`")
+                );
             }
             let secret = SecretName::parse(&argument.secret).map_err(|error| BuildError::field(&field, error))?;
             let mode = mode(argument.mode.as_deref(), 0o400).map_err(|error| BuildError::field(&field, error))?;
@@ -454,7 +474,8 @@ impl ComposeStack {
         let mut out: BTreeMap<String, BTreeMap<String, SecretName>> = BTreeMap::new();
         for (service, variables) in &self.env_secrets {
             for (variable, secret) in variables {
-                let secret = SecretName::parse(secret).map_err(|error| BuildError::field(&format!("env_secrets.{service}.{variable}"), error))?;
+                let secret =
+                    SecretName::parse(secret).map_err(|error| BuildError::field(&format!("env_secrets.{service}.{variable}"), error))?;
                 out.entry(service.clone()).or_default().insert(variable.clone(), secret);
             }
         }
@@ -464,7 +485,9 @@ impl ComposeStack {
     fn read_reload(&self) -> Result<BTreeMap<String, Reload>, BuildError> {
         let read = |(service, argument): (&String, &ReloadArgument)| {
             let reload = match (&argument.signal, &argument.command) {
-                (Some(signal), None) if signal.chars().all(|c| c.is_ascii_alphanumeric()) && !signal.is_empty() => Reload::Signal(signal.clone()),
+                (Some(signal), None) if signal.chars().all(|c| c.is_ascii_alphanumeric()) && !signal.is_empty() => {
+                    Reload::Signal(signal.clone())
+                }
                 (None, Some(command)) if !command.is_empty() => Reload::Command(command.clone()),
                 _ => return Err(BuildError::field(&format!("reload.{service}"), "give either a `signal` or a `command`")),
             };
@@ -503,7 +526,10 @@ impl ComposeStack {
         Ok(Requirements {
             memory: memory.as_ref().map(|value| amount("memory", value, units::bytes)).transpose()?,
             nano_cpus: cpus.as_ref().map(|value| amount("cpus", value, units::nano_cpus)).transpose()?,
-            disk: disk.iter().map(|(path, value)| Ok((path.clone(), amount("disk", value, units::bytes)?))).collect::<Result<_, BuildError>>()?,
+            disk: disk
+                .iter()
+                .map(|(path, value)| Ok((path.clone(), amount("disk", value, units::bytes)?)))
+                .collect::<Result<_, BuildError>>()?,
             sysctl: sysctl.clone(),
         })
     }
@@ -535,15 +561,17 @@ impl FileArgument {
             let dest = self.dest.clone().or(default).ok_or("a file with `content` needs a `dest`")?;
             let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '@' | '+' | ',');
             let path = dest.trim_start_matches("./").trim_end_matches('/').to_owned();
-            if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part.is_empty() || part == "..") || !path.chars().all(fine) {
+            if path.is_empty()
+                || path.starts_with('/')
+                || path.split('/').any(|part| part.is_empty() || part == "..")
+                || !path.chars().all(fine)
+            {
                 return Err(format!("`{}` is not a path below `files/`", dest.escape_debug()));
             }
             Ok(path)
         };
         match (&self.template, &self.src, &self.content, &self.tree) {
-            (Some(name), None, None, None) => {
-                Ok(vec![(dest(Some(base(name)))?, file(FileContent::Text(context.sources.template(name)?)))])
-            }
+            (Some(name), None, None, None) => Ok(vec![(dest(Some(base(name)))?, file(FileContent::Text(context.sources.template(name)?)))]),
             (None, Some(name), None, None) => Ok(vec![(dest(Some(base(name)))?, file(whole(context, name)?))]),
             (None, None, Some(text), None) => Ok(vec![(dest(None)?, file(FileContent::Text(Text::parse(text))))]),
             (None, None, None, Some(name)) => {

@@ -307,8 +307,15 @@ impl HostRun {
         let mut failure = Failure::new(FailureClass::MovedOn, "the host is not as it was when the plan was saved; nothing was touched")
             .hint("plan again, look at it, and apply that");
         let place = |entry: &(String, String)| entry.0.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
-        failure.causes.extend(now.iter().filter(|entry| !saved.contains(entry)).map(|entry| format!("{} would change otherwise than planned", place(entry))));
-        failure.causes.extend(saved.iter().filter(|entry| !now.iter().any(|other| other.0 == entry.0)).map(|entry| format!("{} needs no change any more", place(entry))));
+        failure.causes.extend(
+            now.iter().filter(|entry| !saved.contains(entry)).map(|entry| format!("{} would change otherwise than planned", place(entry))),
+        );
+        failure.causes.extend(
+            saved
+                .iter()
+                .filter(|entry| !now.iter().any(|other| other.0 == entry.0))
+                .map(|entry| format!("{} needs no change any more", place(entry))),
+        );
         Err(failure)
     }
 

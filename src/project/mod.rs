@@ -11,7 +11,6 @@ mod inventory_ini;
 mod inventory_script;
 pub mod leaks;
 mod locate;
-pub mod leaks;
 pub mod lower;
 pub mod playbook;
 pub mod role;

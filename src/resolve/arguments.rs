@@ -18,7 +18,9 @@ pub(super) fn validate(run: &HostRun<'_, '_>, role: &Role, spec: &Spec, used: &R
             Err(undefined) => run.report(undefined.diagnostic),
             Ok(None) if option.required => {
                 let message = format!("role `{}` needs `{}`", role.name, option.name);
-                run.report(Diagnostic::error(message).at(at.clone()).hint("set it in the inventory, in `vars`, or as a parameter of the role"));
+                run.report(
+                    Diagnostic::error(message).at(at.clone()).hint("set it in the inventory, in `vars`, or as a parameter of the role"),
+                );
             }
             Ok(None) => {}
             Ok(Some(value)) if value.is_null() && !option.required => {}
@@ -55,7 +57,9 @@ fn check(run: &HostRun<'_, '_>, role: &Role, option: &OptionSpec, path: &str, va
     if let Some(spec) = &option.options {
         match value {
             Value::Object(_) => nested(run, role, spec, path, value, at),
-            Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| nested(run, role, spec, &format!("{path}[{index}]"), item, at)),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(index, item)| nested(run, role, spec, &format!("{path}[{index}]"), item, at))
+            }
             _ => {}
         }
     }

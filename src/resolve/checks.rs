@@ -223,7 +223,12 @@ impl CheckSpec for PortClosed {
         let from = self.from.unwrap_or(From::Outside).vantage();
         let address = self.address.unwrap_or_else(|| default_address(from, context));
         let within = self.within.or(Some(Duration::from_secs(10)));
-        Ok(check(format!("port_closed[{address}:{}]", self.port), CheckKind::PortClosed { address, port: self.port, from }, within, self.every))
+        Ok(check(
+            format!("port_closed[{address}:{}]", self.port),
+            CheckKind::PortClosed { address, port: self.port, from },
+            within,
+            self.every,
+        ))
     }
 }
 

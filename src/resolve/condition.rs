@@ -16,7 +16,13 @@ pub(super) fn holds(conditions: &[Node], scope: &Scope<'_>) -> Result<Option<Str
         if !one(node, scope)? {
             return Ok(Some(match &node.value {
                 Val::Str(text) => text.trim().to_string(),
-                other => if matches!(other, Val::Bool(false)) { "false".to_owned() } else { "when".to_owned() },
+                other => {
+                    if matches!(other, Val::Bool(false)) {
+                        "false".to_owned()
+                    } else {
+                        "when".to_owned()
+                    }
+                }
             }));
         }
     }
@@ -64,7 +70,8 @@ pub(super) fn jinja(text: &str) -> Option<String> {
     let quoted = |word: &str| word.trim().replace('\'', "\"");
     for (operator, function) in [("==", "eq"), ("!=", "ne"), (">=", "gte"), ("<=", "lte"), (" > ", "gt"), (" < ", "lt")] {
         if outside.contains(operator) {
-            let simple = text.split_once(operator).filter(|(a, b)| !a.trim().contains(' ') && !b.trim().trim_matches(['\'', '"']).contains(' '));
+            let simple =
+                text.split_once(operator).filter(|(a, b)| !a.trim().contains(' ') && !b.trim().trim_matches(['\'', '"']).contains(' '));
             return Some(match simple {
                 Some((a, b)) => format!("write `{function} {} {}`", quoted(a), quoted(b)),
                 None => format!("write `{function} a b`; `and a b`, `or a b` join conditions"),
@@ -79,7 +86,11 @@ pub(super) fn jinja(text: &str) -> Option<String> {
             _ => "write a function in front: `eq a b`, `contains a b`, `defined a`".to_owned(),
         });
     }
-    if words.len() > 2 && (words[1..].contains(&"and") || words[1..].contains(&"or")) && !matches!(words[0], "and" | "or") && !text.contains('(') {
+    if words.len() > 2
+        && (words[1..].contains(&"and") || words[1..].contains(&"or"))
+        && !matches!(words[0], "and" | "or")
+        && !text.contains('(')
+    {
         return Some("write a list of conditions, or `and (a) (b)`, `or (a) (b)`".to_owned());
     }
     if words.len() > 2 && words[1..].contains(&"in") {

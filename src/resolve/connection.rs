@@ -39,7 +39,8 @@ pub struct ConnectionVars {
     pub known_hosts: Vec<PathBuf>,
     /// `ansible_connection: local`.
     pub local: bool,
-    /// Whether to become root: the inventory says so, or the playbook somewhere.
+    /// Whether to become root. Everything that matters on a host needs it: without a word to the
+    /// contrary it is true, unless the inventory's login is root already.
     pub r#become: bool,
     pub become_password: Option<Password>,
     /// `soc_ssh_legacy`: allow old algorithms.
@@ -145,9 +146,8 @@ impl Reader<'_> {
         });
         vars.user = self.text(&["ansible_user", "ansible_ssh_user"]);
         vars.password = self.text(&["ansible_password", "ansible_ssh_password", "ansible_ssh_pass"]).map(password);
-        vars.private_key_file = self
-            .text(&["ansible_private_key_file", "ansible_ssh_private_key_file"])
-            .map(|path| relative(&self.project.root, &path));
+        vars.private_key_file =
+            self.text(&["ansible_private_key_file", "ansible_ssh_private_key_file"]).map(|path| relative(&self.project.root, &path));
         self.ssh_arguments(&mut vars);
         match self.text(&["ansible_connection"]).as_deref() {
             Some("local") => vars.local = true,
@@ -158,7 +158,7 @@ impl Reader<'_> {
         let host = self.host;
         let wanted = || project.plays.iter().any(|play| play.hosts.iter().any(|name| name == host) && wants_root(play));
         let said = self.flag("ansible_become").or_else(|| self.flag("ansible_sudo"));
-        vars.r#become = said.unwrap_or_else(wanted);
+        vars.r#become = said.unwrap_or_else(|| wanted() || vars.user.as_deref() != Some("root"));
         vars.legacy = self.flag("soc_ssh_legacy").unwrap_or_default();
         if let Some(method) = self.text(&["ansible_become_method"]).filter(|method| method != "sudo") {
             self.wrong("ansible_become_method", format!("`{method}` is not supported"), "only `sudo` is");
@@ -174,7 +174,11 @@ impl Reader<'_> {
         vars.protected = self.flag("protected").unwrap_or_default();
         if self.flag("ansible_host_key_checking") == Some(false) || self.flag("ansible_ssh_host_key_checking") == Some(false) {
             let name = "ansible_host_key_checking";
-            self.wrong(name, "host keys are always checked".to_owned(), "pin the host's key with `soc-provision bootstrap`, or use `--accept-new-host-keys`");
+            self.wrong(
+                name,
+                "host keys are always checked".to_owned(),
+                "pin the host's key with `soc-provision bootstrap`, or use `--accept-new-host-keys`",
+            );
         }
         vars
     }
@@ -277,11 +281,25 @@ impl Reader<'_> {
             }
             "stricthostkeychecking" if matches!(value, "yes" | "true" | "accept-new" | "ask") => {}
             "stricthostkeychecking" => {
-                self.wrong(name, "host keys are always checked".to_owned(), "remove `StrictHostKeyChecking=no`, and pin the keys in `known_hosts`");
+                self.wrong(
+                    name,
+                    "host keys are always checked".to_owned(),
+                    "remove `StrictHostKeyChecking=no`, and pin the keys in `known_hosts`",
+                );
             }
             // How connections are shared, kept alive and timed is this tool's own business.
-            "controlmaster" | "controlpersist" | "controlpath" | "serveraliveinterval" | "serveralivecountmax" | "connecttimeout"
-            | "connectionattempts" | "compression" | "batchmode" | "loglevel" | "forwardagent" | "tcpkeepalive" => {}
+            "controlmaster"
+            | "controlpersist"
+            | "controlpath"
+            | "serveraliveinterval"
+            | "serveralivecountmax"
+            | "connecttimeout"
+            | "connectionattempts"
+            | "compression"
+            | "batchmode"
+            | "loglevel"
+            | "forwardagent"
+            | "tcpkeepalive" => {}
             "user" => vars.user = Some(value.to_owned()),
             "port" => vars.port = value.parse().ok(),
             "identityfile" => vars.private_key_file = Some(relative(&self.project.root, value)),
@@ -319,7 +337,9 @@ fn wants_root(play: &crate::project::playbook::Play) -> bool {
     fn items(list: &[Item]) -> bool {
         list.iter().any(|item| match item {
             Item::Task(task) => yes(task.common.r#become.as_ref()),
-            Item::Block(block) => yes(block.common.r#become.as_ref()) || [&block.body, &block.rescue, &block.always].into_iter().any(|list| items(list)),
+            Item::Block(block) => {
+                yes(block.common.r#become.as_ref()) || [&block.body, &block.rescue, &block.always].into_iter().any(|list| items(list))
+            }
         })
     }
     yes(play.common.r#become.as_ref())

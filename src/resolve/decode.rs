@@ -74,7 +74,13 @@ fn unknown(key: &Key, has_module: bool, keys: usize) -> Diagnostic {
 ///
 /// # Errors
 /// What is wrong with each of them.
-pub(super) fn arguments(name: &str, shorthand: Option<&str>, node: &Node, more: Option<&Node>, scope: &Scope<'_>) -> Result<Map<String, Value>, Vec<Diagnostic>> {
+pub(super) fn arguments(
+    name: &str,
+    shorthand: Option<&str>,
+    node: &Node,
+    more: Option<&Node>,
+    scope: &Scope<'_>,
+) -> Result<Map<String, Value>, Vec<Diagnostic>> {
     let mut out = Map::new();
     let mut problems = Vec::new();
     for node in [Some(node), more].into_iter().flatten() {
@@ -93,7 +99,9 @@ pub(super) fn arguments(name: &str, shorthand: Option<&str>, node: &Node, more: 
                 (Ok(Value::Object(map)), _) => out.extend(map),
                 (Ok(value), Some(field)) => drop(out.insert(field.to_owned(), value)),
                 (Ok(_), None) => problems.push(
-                    Diagnostic::error(format!("`{name}` takes a mapping, not {}", node.sort())).at(node.at.clone()).hint("write one `key: value` a line below it"),
+                    Diagnostic::error(format!("`{name}` takes a mapping, not {}", node.sort()))
+                        .at(node.at.clone())
+                        .hint("write one `key: value` a line below it"),
                 ),
             },
         }
@@ -122,7 +130,13 @@ fn drop_omitted(value: &mut Value) {
 }
 
 /// Refuses secrets where they do not belong, and secrets that nobody has.
-pub(super) fn secrets(name: &str, allowed: &[&str], arguments: &Map<String, Value>, node: &Node, known: Option<&[SecretName]>) -> Vec<Diagnostic> {
+pub(super) fn secrets(
+    name: &str,
+    allowed: &[&str],
+    arguments: &Map<String, Value>,
+    node: &Node,
+    known: Option<&[SecretName]>,
+) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     for (field, value) in arguments {
         if !helpers::has_secret(value) {

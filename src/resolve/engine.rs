@@ -78,12 +78,15 @@ impl HelperDef for Show {
         }
         let name = parameter.relative_path().map_or("this value", String::as_str);
         match parameter.value() {
-            Value::String(text) if text.contains(OMIT) => Err(fail(format!("`omit` must be the whole value{HINT}write `\"{{{{default name omit}}}}\"` and nothing else"))),
+            Value::String(text) if text.contains(OMIT) => {
+                Err(fail(format!("`omit` must be the whole value{HINT}write `\"{{{{default name omit}}}}\"` and nothing else")))
+            }
             Value::String(text) => Ok(ScopedJson::Derived(Value::String(text.clone()))),
             Value::Null => Err(fail(format!("`{name}` is null{HINT}write `{{{{default {name} \"\"}}}}`"))),
-            value @ (Value::Array(_) | Value::Object(_)) => {
-                Err(fail(format!("`{name}` is {}, not text{HINT}write `{{{{to_json {name}}}}}` or `{{{{join {name} \", \"}}}}`", helpers::sort(value))))
-            }
+            value @ (Value::Array(_) | Value::Object(_)) => Err(fail(format!(
+                "`{name}` is {}, not text{HINT}write `{{{{to_json {name}}}}}` or `{{{{join {name} \", \"}}}}`",
+                helpers::sort(value)
+            ))),
             scalar => Ok(ScopedJson::Derived(Value::String(scalar.to_string()))),
         }
     }

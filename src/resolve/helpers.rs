@@ -33,11 +33,21 @@ pub enum Secrets {
     Refuse,
 }
 
-const fn strict(name: &'static str, arity: (usize, usize), usage: &'static str, call: fn(&[Option<&Value>]) -> Result<Value, String>) -> Function {
+const fn strict(
+    name: &'static str,
+    arity: (usize, usize),
+    usage: &'static str,
+    call: fn(&[Option<&Value>]) -> Result<Value, String>,
+) -> Function {
     Function { name, arity, usage, call, secrets: Secrets::Refuse, takes_undefined: false }
 }
 
-const fn keeping(name: &'static str, arity: (usize, usize), usage: &'static str, call: fn(&[Option<&Value>]) -> Result<Value, String>) -> Function {
+const fn keeping(
+    name: &'static str,
+    arity: (usize, usize),
+    usage: &'static str,
+    call: fn(&[Option<&Value>]) -> Result<Value, String>,
+) -> Function {
     Function { name, arity, usage, call, secrets: Secrets::Keep, takes_undefined: false }
 }
 
@@ -276,9 +286,7 @@ fn compare(arguments: &[Option<&Value>]) -> Result<std::cmp::Ordering, String> {
 /// (`9` before `13`, as versions are meant).
 fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
     match (a, b) {
-        (Value::Number(x), Value::Number(y)) => {
-            x.as_f64().partial_cmp(&y.as_f64()).unwrap_or(std::cmp::Ordering::Equal)
-        }
+        (Value::Number(x), Value::Number(y)) => x.as_f64().partial_cmp(&y.as_f64()).unwrap_or(std::cmp::Ordering::Equal),
         (Value::String(x), Value::String(y)) => natural(x).cmp(&natural(y)).then_with(|| x.cmp(y)),
         _ => a.to_string().cmp(&b.to_string()),
     }
@@ -335,7 +343,9 @@ fn arithmetic(arguments: &[Option<&Value>], whole: fn(i64, i64) -> Option<i64>, 
         return whole(x, y).map(Value::from).ok_or_else(|| "the result is not a number".to_owned());
     }
     match (a.as_f64(), b.as_f64()) {
-        (Some(x), Some(y)) => serde_json::Number::from_f64(real(x, y)).map(Value::Number).ok_or_else(|| "the result is not a number".to_owned()),
+        (Some(x), Some(y)) => {
+            serde_json::Number::from_f64(real(x, y)).map(Value::Number).ok_or_else(|| "the result is not a number".to_owned())
+        }
         _ => Err(format!("{} and {} are not two numbers; `int` makes a number of text", sort(a), sort(b))),
     }
 }

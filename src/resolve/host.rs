@@ -106,8 +106,11 @@ impl<'r, 'p> HostRun<'r, 'p> {
         let mut out = Vec::new();
         for node in &play.vars_files {
             let names: Vec<&Node> = node.as_seq().map_or_else(|| vec![node], |items| items.iter().collect());
-            let rendered: Vec<String> =
-                names.iter().filter_map(|name| self.keep(scope.render(name))).filter_map(|value| super::helpers::text(&value).ok()).collect();
+            let rendered: Vec<String> = names
+                .iter()
+                .filter_map(|name| self.keep(scope.render(name)))
+                .filter_map(|value| super::helpers::text(&value).ok())
+                .collect();
             let directories = [self.resolver.project.playbook_dir().to_path_buf(), self.resolver.project.root.clone()];
             let paths = rendered.iter().flat_map(|name| directories.iter().map(move |directory| directory.join(name)));
             match paths.clone().find(|path| path.is_file()) {

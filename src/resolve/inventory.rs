@@ -53,9 +53,11 @@ pub fn inventory_json(project: &Project) -> Value {
         project.inventory.iter().map(|(host, _)| (host.to_owned(), Value::Object(host_map(&resolver, host)))).collect();
     let mut out = Map::from_iter([("_meta".to_owned(), json!({ "hostvars": hostvars }))]);
     let children: Vec<&str> = {
-        let inner: Vec<&str> = project.inventory.iter_groups().flat_map(|(name, group)| {
-            if name == "all" { Vec::new() } else { group.children.iter().map(String::as_str).collect() }
-        }).collect();
+        let inner: Vec<&str> = project
+            .inventory
+            .iter_groups()
+            .flat_map(|(name, group)| if name == "all" { Vec::new() } else { group.children.iter().map(String::as_str).collect() })
+            .collect();
         project.inventory.iter_groups().map(|(name, _)| name).filter(|name| *name != "all" && !inner.contains(name)).collect()
     };
     out.insert("all".to_owned(), json!({ "children": children }));

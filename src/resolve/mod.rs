@@ -17,7 +17,6 @@ mod order;
 mod place;
 mod resolver;
 mod scan;
-mod show;
 mod sources;
 mod tags;
 mod task;
@@ -33,7 +32,6 @@ pub use connection::{ConnectionVars, Password, connection};
 pub use inventory::{host_json, inventory_json, plain_variable};
 pub use lint::check;
 pub use resolver::{Resolver, RunOptions, resolve};
-pub use show::{host_json, inventory_json, plain_variable};
 
 use crate::diagnostic::Location;
 use crate::resource::{Check, Resource};

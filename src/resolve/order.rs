@@ -261,7 +261,11 @@ impl<'p> Walk<'_, '_, 'p> {
         let mut out = Vec::new();
         self.open.push(name.clone());
         for dependency in &role.dependencies {
-            let key = format!("{:?} {:?}", dependency.name.as_str(), dependency.params.iter().map(|(name, node)| (name, node.to_json())).collect::<Vec<_>>());
+            let key = format!(
+                "{:?} {:?}",
+                dependency.name.as_str(),
+                dependency.params.iter().map(|(name, node)| (name, node.to_json())).collect::<Vec<_>>()
+            );
             if self.run.done.borrow_mut().insert(key) {
                 out.extend(self.role(dependency, &inherit, frame));
             }

@@ -57,7 +57,9 @@ fn inside(text: &str, at: &Location, (line, column): (usize, usize)) -> Location
     let place = match rest.chars().next() {
         Some('"' | '\'') if line == 1 && !block => Location { column: at.column + to_u32(column), length: 1, ..at.clone() },
         _ if line == 1 => Location { column: at.column + to_u32(column) - 1, length: 1, ..at.clone() },
-        _ if block => Location { line: at.line + to_u32(line) - 1, column: at.column + to_u32(column) - 1, length: 1, file: Arc::clone(&at.file) },
+        _ if block => {
+            Location { line: at.line + to_u32(line) - 1, column: at.column + to_u32(column) - 1, length: 1, file: Arc::clone(&at.file) }
+        }
         _ => return at.clone(),
     };
     Location { length: expression_length(text, &place), ..place }

@@ -64,7 +64,9 @@ fn element(element: &mut TemplateElement, mentions: &mut Mentions) -> Result<(),
         TemplateElement::HelperBlock(helper) => block(helper, mentions),
         TemplateElement::PartialExpression(partial) | TemplateElement::PartialBlock(partial) => self::partial(partial, mentions),
         TemplateElement::DecoratorBlock(decorator) => inline(decorator, mentions),
-        TemplateElement::DecoratorExpression(_) => Err(Fault::new("decorators are not supported", Some("use a partial: `{{> name}}`".to_owned()))),
+        TemplateElement::DecoratorExpression(_) => {
+            Err(Fault::new("decorators are not supported", Some("use a partial: `{{> name}}`".to_owned())))
+        }
         // Text and comments, and whatever a later version of the library adds renders as it says.
         _ => Ok(()),
     }
@@ -74,11 +76,8 @@ fn element(element: &mut TemplateElement, mentions: &mut Mentions) -> Result<(),
 fn output(helper: &mut HelperTemplate, mentions: &mut Mentions) -> Result<(), Fault> {
     let name = std::mem::replace(&mut helper.name, Parameter::Name(SHOW.to_owned()));
     let (params, hash) = (std::mem::take(&mut helper.params), std::mem::take(&mut helper.hash));
-    let mut parameter = if params.is_empty() && hash.is_empty() {
-        as_path(name)
-    } else {
-        Parameter::Subexpression(Subexpression::new(name, params, hash))
-    };
+    let mut parameter =
+        if params.is_empty() && hash.is_empty() { as_path(name) } else { Parameter::Subexpression(Subexpression::new(name, params, hash)) };
     self::parameter(&mut parameter, mentions)?;
     helper.params = vec![parameter];
     Ok(())
@@ -154,7 +153,10 @@ fn block(helper: &mut HelperTemplate, mentions: &mut Mentions) -> Result<(), Fau
             return Err(Fault::new(format!("there is no block `{name}`"), Some(hint)));
         }
         if helper.params.len() != 1 {
-            return Err(Fault::new(format!("`{{{{#{name}}}}}` takes one argument"), Some(format!("put a call into parentheses: `{{{{#{name} (eq a b)}}}}`"))));
+            return Err(Fault::new(
+                format!("`{{{{#{name}}}}}` takes one argument"),
+                Some(format!("put a call into parentheses: `{{{{#{name} (eq a b)}}}}`")),
+            ));
         }
     }
     helper.params.iter_mut().try_for_each(|parameter| self::parameter(parameter, mentions))?;

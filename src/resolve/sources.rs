@@ -66,7 +66,8 @@ impl TaskSources<'_, '_> {
                 }
             }
         }
-        let places: Vec<String> = directories.iter().map(|directory| format!("`{}`", self.project.files.shown(&directory.join(name)).display())).collect();
+        let places: Vec<String> =
+            directories.iter().map(|directory| format!("`{}`", self.project.files.shown(&directory.join(name)).display())).collect();
         let near = nearest_file(&directories, name).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         Err(format!("there is no file {}{near}", places.join(" or ")))
     }

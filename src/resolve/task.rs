@@ -131,7 +131,9 @@ pub(super) fn loop_items(looped: &Loop, scope: &Scope<'_>) -> Result<Vec<Value>,
             })
             .collect()),
         (Value::Object(map), Flavour::Dict) => Ok(map.into_iter().map(|(key, value)| json!({"key": key, "value": value})).collect()),
-        (value @ (Value::Object(_) | Value::Null), Flavour::Flattened | Flavour::List) => wrong(&value, "a list (`with_dict` takes a mapping)"),
+        (value @ (Value::Object(_) | Value::Null), Flavour::Flattened | Flavour::List) => {
+            wrong(&value, "a list (`with_dict` takes a mapping)")
+        }
         (value, Flavour::Flattened) => Ok(vec![value]),
         (value, Flavour::List) => wrong(&value, "a list"),
         (value, Flavour::Dict) => wrong(&value, "a mapping"),
@@ -153,7 +155,9 @@ fn perform(run: &HostRun<'_, '_>, task: &TaskDef, inner: &Inherit, scope: &Scope
     if let Some(node) = &inner.timeout {
         let value = run.keep(scope.render(node))?;
         let seconds = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
-        out.timeout = run.keep(seconds.map(Some).ok_or_else(|| Diagnostic::error("`timeout` is a number of seconds").at(node.at.clone())))?.filter(|&seconds| seconds > 0);
+        out.timeout = run
+            .keep(seconds.map(Some).ok_or_else(|| Diagnostic::error("`timeout` is a number of seconds").at(node.at.clone())))?
+            .filter(|&seconds| seconds > 0);
     }
     match &task.action {
         Action::Module { candidates, args } => {
@@ -207,7 +211,13 @@ fn said(run: &HostRun<'_, '_>, node: Option<&Node>, scope: &Scope<'_>) -> Option
     Some(Some(crate::secret::Text::parse(&text).to_string()))
 }
 
-fn module(run: &HostRun<'_, '_>, candidates: &[(Key, Node)], args: Option<&Node>, inner: &Inherit, scope: &Scope<'_>) -> Option<Vec<Box<dyn Resource>>> {
+fn module(
+    run: &HostRun<'_, '_>,
+    candidates: &[(Key, Node)],
+    args: Option<&Node>,
+    inner: &Inherit,
+    scope: &Scope<'_>,
+) -> Option<Vec<Box<dyn Resource>>> {
     let known = |name: &str| decode::kind(name).is_some();
     let (key, node) = match decode::choose(candidates, &known) {
         Ok(chosen) => chosen,
@@ -228,8 +238,13 @@ fn module(run: &HostRun<'_, '_>, candidates: &[(Key, Node)], args: Option<&Node>
     let user = become_user(run, inner, scope)?;
     let sources =
         TaskSources { project: run.resolver.project, scope, known_secrets: options.known_secrets.as_deref(), problem: RefCell::default() };
-    let context =
-        BuildContext { facts: run.facts, sources: &sources, host: run.host, role: scope.frame.role.as_deref(), become_user: user.as_deref() };
+    let context = BuildContext {
+        facts: run.facts,
+        sources: &sources,
+        host: run.host,
+        role: scope.frame.role.as_deref(),
+        become_user: user.as_deref(),
+    };
     match (kind.decode)(Value::Object(arguments), &context) {
         Ok(resources) => Some(resources),
         Err(error) => {
@@ -280,11 +295,20 @@ fn include_vars(run: &HostRun<'_, '_>, node: &Node, scope: &Scope<'_>) -> Option
     let text = |node: &Node| -> Option<String> { run.keep(scope.render(node)).and_then(|value| helpers::text(&value).ok()) };
     let project = run.resolver.project;
     let role = scope.frame.role.as_deref().and_then(|role| project.role(role).ok());
-    let places = [role.map(|role| role.directory.join("vars")), Some(project.playbook_dir().join("vars")), Some(project.playbook_dir().to_path_buf()), Some(project.root.clone())];
+    let places = [
+        role.map(|role| role.directory.join("vars")),
+        Some(project.playbook_dir().join("vars")),
+        Some(project.playbook_dir().to_path_buf()),
+        Some(project.root.clone()),
+    ];
     let name = text(field("dir").or_else(|| field("file")).unwrap_or(node))?;
     let found = places.iter().flatten().map(|place| place.join(&name)).find(|path| path.exists());
     let Some(path) = found else {
-        run.report(Diagnostic::error(format!("there is no file of variables `{name}`")).at(node.at.clone()).hint("it is searched in the role's `vars/`, then beside the playbook"));
+        run.report(
+            Diagnostic::error(format!("there is no file of variables `{name}`"))
+                .at(node.at.clone())
+                .hint("it is searched in the role's `vars/`, then beside the playbook"),
+        );
         return None;
     };
     let paths = if path.is_dir() { project.files.below(&path) } else { vec![path] };
@@ -357,7 +381,14 @@ pub(super) fn checks(run: &HostRun<'_, '_>, task: &TaskDef, inner: &Inherit, fra
     out
 }
 
-fn check(run: &HostRun<'_, '_>, entry: &checks::CheckEntry, key: &Key, node: &Node, args: Option<&Node>, scope: &Scope<'_>) -> Option<crate::resource::Check> {
+fn check(
+    run: &HostRun<'_, '_>,
+    entry: &checks::CheckEntry,
+    key: &Key,
+    node: &Node,
+    args: Option<&Node>,
+    scope: &Scope<'_>,
+) -> Option<crate::resource::Check> {
     let mut arguments = collect(run, decode::arguments(entry.name, entry.shorthand, node, args, scope))?;
     let wrong = decode::secrets(entry.name, &[], &arguments, node, None);
     if !wrong.is_empty() {

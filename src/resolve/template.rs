@@ -133,7 +133,8 @@ pub fn compile_partial(name: &str, source: &str) -> Result<Arc<Compiled>, Troubl
 fn build(source: &str) -> Result<Compiled, Trouble> {
     guard(source)?;
     let mut template = Template::compile(source).map_err(|error| syntax(source, error.pos()))?;
-    let mentions = scan::scan(&mut template).map_err(|Fault { place, message, hint }| Trouble::new(message, hint, place.unwrap_or((1, 1))))?;
+    let mentions =
+        scan::scan(&mut template).map_err(|Fault { place, message, hint }| Trouble::new(message, hint, place.unwrap_or((1, 1))))?;
     let shape = shape(&template);
     Ok(Compiled { template, mentions, shape })
 }
@@ -144,13 +145,19 @@ fn guard(source: &str) -> Result<(), Trouble> {
         return Err(Trouble::new(format!("the template is larger than {} KiB", MAX_BYTES >> 10), None, (1, 1)));
     }
     if source.contains(is_reserved) {
-        return Err(Trouble::new("the template contains a reserved character", Some("remove characters from U+F8F0 to U+F8F7".to_owned()), (1, 1)));
+        return Err(Trouble::new(
+            "the template contains a reserved character",
+            Some("remove characters from U+F8F0 to U+F8F7".to_owned()),
+            (1, 1),
+        ));
     }
     let (mut blocks, mut brackets) = (0_usize, 0_usize);
     let bytes = source.as_bytes();
     for (index, byte) in bytes.iter().enumerate() {
         match byte {
-            b'{' if bytes[index..].starts_with(b"{{#") || bytes[index..].starts_with(b"{{~#") || bytes[index..].starts_with(b"{{{{") => blocks += 1,
+            b'{' if bytes[index..].starts_with(b"{{#") || bytes[index..].starts_with(b"{{~#") || bytes[index..].starts_with(b"{{{{") => {
+                blocks += 1
+            }
             b'{' if bytes[index..].starts_with(b"{{/") || bytes[index..].starts_with(b"{{~/") => blocks = blocks.saturating_sub(1),
             b'(' | b'[' => brackets += 1,
             b')' | b']' => brackets = brackets.saturating_sub(1),
@@ -201,7 +208,9 @@ fn shape(template: &Template) -> Shape {
         Some(Parameter::Path(_)) => {
             let raw = helper.params[0].as_name().unwrap_or_default();
             let parts = scan::parts(raw);
-            let special = raw.starts_with('@') || parts.iter().any(|part| matches!(part.as_str(), "" | "." | ".." | "this")) || parts[0] == "hostvars";
+            let special = raw.starts_with('@')
+                || parts.iter().any(|part| matches!(part.as_str(), "" | "." | ".." | "this"))
+                || parts[0] == "hostvars";
             if special { Shape::Expression } else { Shape::Path(parts, raw.to_owned()) }
         }
         _ => Shape::Expression,
@@ -217,7 +226,8 @@ pub fn value(compiled: &Compiled, names: &dyn Names) -> Result<Value, Trouble> {
         Shape::Path(parts, raw) => path(parts, raw, names, compiled),
         Shape::Expression => {
             let data = Data::collect(compiled, names)?;
-            let [TemplateElement::Expression(helper) | TemplateElement::HtmlExpression(helper)] = compiled.template.elements.as_slice() else {
+            let [TemplateElement::Expression(helper) | TemplateElement::HtmlExpression(helper)] = compiled.template.elements.as_slice()
+            else {
                 return text(compiled, names).map(Value::String);
             };
             let mut render = RenderContext::new(None);
@@ -250,7 +260,13 @@ fn path(parts: &[String], raw: &str, names: &dyn Names, compiled: &Compiled) -> 
     let root = match names.value(&parts[0]) {
         Ok(Some(root)) => root,
         Ok(None) => return Err(undefined(raw, (1, 1), names, &BTreeMap::new(), None)),
-        Err(undefined) => return Err(Trouble { inner: Some(Box::new(undefined.diagnostic)), undefined: undefined.lazy, ..Trouble::new("", None, (1, 1)) }),
+        Err(undefined) => {
+            return Err(Trouble {
+                inner: Some(Box::new(undefined.diagnostic)),
+                undefined: undefined.lazy,
+                ..Trouble::new("", None, (1, 1))
+            });
+        }
     };
     let mut value = &*root;
     for part in &parts[1..] {
@@ -314,7 +330,8 @@ impl Data {
 
     fn missing(&self, raw: Option<&str>, place: (usize, usize), names: &dyn Names) -> Trouble {
         let raw = raw.unwrap_or("this value");
-        let root = scan::parts(raw).into_iter().find(|part| !matches!(part.as_str(), "" | "." | ".." | "this" | "@root")).unwrap_or_default();
+        let root =
+            scan::parts(raw).into_iter().find(|part| !matches!(part.as_str(), "" | "." | ".." | "this" | "@root")).unwrap_or_default();
         undefined(raw, place, names, &self.broken, self.context.data().get(&root))
     }
 
@@ -328,7 +345,9 @@ impl Data {
                 Some((message, hint)) => Trouble::new(message, Some(hint.to_owned()), place),
                 None => Trouble::new(message.clone(), None, place),
             },
-            RenderErrorReason::InvalidJsonIndex(index) => Trouble::new(format!("a list has no entry `{index}`"), Some("entries of lists are numbers, from 0".to_owned()), place),
+            RenderErrorReason::InvalidJsonIndex(index) => {
+                Trouble::new(format!("a list has no entry `{index}`"), Some("entries of lists are numbers, from 0".to_owned()), place)
+            }
             other => Trouble::new(other.to_string(), None, place),
         };
         trouble.partial.clone_from(&error.template_name);
@@ -336,11 +355,20 @@ impl Data {
     }
 }
 
-fn find_partials(compiled: &Compiled, names: &dyn Names, open: &mut Vec<String>, found: &mut BTreeMap<String, Arc<Compiled>>) -> Result<(), Trouble> {
+fn find_partials(
+    compiled: &Compiled,
+    names: &dyn Names,
+    open: &mut Vec<String>,
+    found: &mut BTreeMap<String, Arc<Compiled>>,
+) -> Result<(), Trouble> {
     for name in &compiled.mentions.partials {
         if open.contains(name) || open.len() > MAX_NESTING {
             let chain = [open.as_slice(), std::slice::from_ref(name)].concat().join("` -> `");
-            return Err(Trouble::new(format!("partials include each other: `{chain}`"), Some("take one of them out of the circle".to_owned()), (1, 1)));
+            return Err(Trouble::new(
+                format!("partials include each other: `{chain}`"),
+                Some("take one of them out of the circle".to_owned()),
+                (1, 1),
+            ));
         }
         if !found.contains_key(name) {
             let partial = names.partial(name)?;

@@ -52,7 +52,10 @@ impl Kind for TestKind {
             return Err(BuildError::field("name", "it is bad").hint("be good"));
         }
         let nested = self.nested.map(|nested| nested.ports).unwrap_or_default();
-        let summary = format!("{} mode={:?} enabled={} count={:?} nested={nested:?} user={:?}", self.name, self.mode, self.enabled, self.count, context.become_user);
+        let summary = format!(
+            "{} mode={:?} enabled={} count={:?} nested={nested:?} user={:?}",
+            self.name, self.mode, self.enabled, self.count, context.become_user
+        );
         Ok(vec![Box::new(TestResource { name: self.name, summary, text })])
     }
 }

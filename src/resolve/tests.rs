@@ -37,7 +37,9 @@ fn outline(program: &HostProgram) -> Vec<String> {
         .tasks()
         .map(|task| match &task.skipped {
             Some(reason) => format!("{} ({reason})", task.title),
-            None => format!("{}: {}", task.title, task.resources.iter().map(|resource| format!("{resource:?}")).collect::<Vec<_>>().join("; ")),
+            None => {
+                format!("{}: {}", task.title, task.resources.iter().map(|resource| format!("{resource:?}")).collect::<Vec<_>>().join("; "))
+            }
         })
         .collect()
 }
@@ -127,7 +129,10 @@ fn precedence_is_ansibles() {
         ("inventory/host_vars/web1.yml", "d: host\nb: host\n"),
         ("roles/r/defaults/main.yml", "c: default\ng: default\n"),
         ("roles/r/vars/main.yml", "a2: role\n"),
-        ("roles/r/tasks/main.yml", "- test_kind: \"{{a}} {{a2}} {{b}} {{c}} {{d}} {{e}} {{g}}\"\n- test_kind: \"{{e}} {{h}}\"\n  vars: {e: task, h: \"{{g}}\"}\n"),
+        (
+            "roles/r/tasks/main.yml",
+            "- test_kind: \"{{a}} {{a2}} {{b}} {{c}} {{d}} {{e}} {{g}}\"\n- test_kind: \"{{e}} {{h}}\"\n  vars: {e: task, h: \"{{g}}\"}\n",
+        ),
     ];
     let disk = disk(play, &files);
     let project = Project::load(&LoadOptions { extra_vars: vec!["g=extra".to_owned()], ..disk.options() }).unwrap();
@@ -139,7 +144,8 @@ fn precedence_is_ansibles() {
 #[test]
 fn blocks_hand_down_and_includes_are_static() {
     let play = "- hosts: all\n  tasks:\n    - block:\n        - test_kind: \"{{v}}\"\n        - include_tasks: more.yml\n          loop: [1, 2]\n          vars: {w: \"w{{item}}\"}\n      rescue:\n        - test_kind: rescue\n      always:\n        - test_kind: always\n      vars: {v: block}\n      when: eq n 1\n      become_user: app\n    - include_role: {name: r, tasks_from: other}\n      vars: {x: 5}\n    - meta: end_host\n      when: eq n 1\n    - test_kind: not reached\n";
-    let disk = disk(play, &[("playbooks/more.yml", "- test_kind: \"{{w}}-{{v}}\"\n"), ("roles/r/tasks/other.yml", "- test_kind: \"r{{x}}\"\n")]);
+    let disk =
+        disk(play, &[("playbooks/more.yml", "- test_kind: \"{{w}}-{{v}}\"\n"), ("roles/r/tasks/other.yml", "- test_kind: \"r{{x}}\"\n")]);
     let program = run(&disk).unwrap_or_else(|problems| panic!("{:#?}", shown(&problems)));
     let names: Vec<String> = program.tasks().flat_map(|task| task.resources.iter().map(|resource| resource.id().name)).collect();
     assert_eq!(names, ["block", "w1-block", "w2-block", "rescue", "always", "r5"]);
@@ -181,7 +187,10 @@ fn a_gate_follows_its_role() {
 #[test]
 fn other_hosts_are_seen_through_the_inventory() {
     let text = "- test_kind: \"{{hostvar \"web2\" \"ansible_host\"}}\"\n- test_kind: \"{{hostvars.web2.n}} {{#each groups.web}}{{this}}={{hostvar this \"n\"}} {{/each}}\"\n- test_kind: \"{{default (hostvar \"web2\" \"ansible_distribution\") \"no facts\"}}\"\n";
-    assert_eq!(made(&text.replace("\"{{", "'{{").replace("}}\"", "}}'").replace("}} \"", "}} '")), ["10.0.0.2", "2 web1=1 web2=2 ", "no facts"]);
+    assert_eq!(
+        made(&text.replace("\"{{", "'{{").replace("}}\"", "}}'").replace("}} \"", "}} '")),
+        ["10.0.0.2", "2 web1=1 web2=2 ", "no facts"]
+    );
 }
 
 #[test]
@@ -189,8 +198,14 @@ fn mistakes_have_a_place_and_advice() {
     let mut wrong = Vec::new();
     for (text, expected) in [
         ("- test_kind: \"{{prot}}\"", "playbooks/prod.yml:3:19: `prot` is not defined [did you mean `port`?]"),
-        ("- test_kind: x {{ansible_default_ipv4.adress}}", "playbooks/prod.yml:3:20: `ansible_default_ipv4.adress` is not defined [did you mean `address`?]"),
-        ("- test_kind: |\n    a\n    b {{nope}}", "playbooks/prod.yml:5:11: `nope` is not defined [define it, pass it with `-e`, or write `default nope \"...\"`]"),
+        (
+            "- test_kind: x {{ansible_default_ipv4.adress}}",
+            "playbooks/prod.yml:3:20: `ansible_default_ipv4.adress` is not defined [did you mean `address`?]",
+        ),
+        (
+            "- test_kind: |\n    a\n    b {{nope}}",
+            "playbooks/prod.yml:5:11: `nope` is not defined [define it, pass it with `-e`, or write `default nope \"...\"`]",
+        ),
         ("- test_kind: '{{#if nope}}x{{/if}}'", "playbooks/prod.yml:3:19: `nope` is not defined"),
         ("- test_kind: 'x{{groups}}'", "playbooks/prod.yml:3:20: `groups` is a mapping, not text [write `{{to_json groups}}`"),
         ("- test_kind: '{{ port | default(1) }}'", "playbooks/prod.yml:3:27: this is not a Handlebars template [this is a Jinja filter"),
@@ -202,13 +217,28 @@ fn mistakes_have_a_place_and_advice() {
         ("- test_knd: x", "playbooks/prod.yml:3:7: unknown module `test_knd` [did you mean `test_kind`?]"),
         ("- test_kind: x\n  whn: true", "playbooks/prod.yml:4:7: unknown key `whn` [did you mean `when`?]"),
         ("- test_kind:\n    name: x\n    coutn: 1", "playbooks/prod.yml:5:9: unknown key `coutn` in `test_kind` [did you mean `count`?]"),
-        ("- test_kind:\n    name: x\n    nested: {prots: []}", "playbooks/prod.yml:5:18: unknown key `prots` in `test_kind.nested` [did you mean `ports`?]"),
-        ("- test_kind:\n    name: x\n    nested: {ports: [1, z]}", "playbooks/prod.yml:5:29: `nested.ports[1]` of `test_kind`: invalid type"),
-        ("- test_kind:\n    name: x\n    mode: 0o644", "playbooks/prod.yml:5:15: `mode` of `test_kind`: invalid type: integer `420`, expected a string [quote it, with the leading zero: `\"0644\"`]"),
+        (
+            "- test_kind:\n    name: x\n    nested: {prots: []}",
+            "playbooks/prod.yml:5:18: unknown key `prots` in `test_kind.nested` [did you mean `ports`?]",
+        ),
+        (
+            "- test_kind:\n    name: x\n    nested: {ports: [1, z]}",
+            "playbooks/prod.yml:5:29: `nested.ports[1]` of `test_kind`: invalid type",
+        ),
+        (
+            "- test_kind:\n    name: x\n    mode: 0o644",
+            "playbooks/prod.yml:5:15: `mode` of `test_kind`: invalid type: integer `420`, expected a string [quote it, with the leading zero: `\"0644\"`]",
+        ),
         ("- test_kind: {count: 1}", "playbooks/prod.yml:3:7: `test_kind` needs `name`"),
         ("- test_kind: bad", "playbooks/prod.yml:3:7: `name` of `test_kind`: it is bad [be good]"),
-        ("- test_kind: {name: x, template: nope}", "playbooks/prod.yml:3:38: `template` of `test_kind`: there is no file `playbooks/templates/nope` or `templates/nope`"),
-        ("- test_kind: '{{secret \"db\"}}'", "playbooks/prod.yml:3:18: a secret is not allowed here, in `name` [`test_kind` takes secrets in: content]"),
+        (
+            "- test_kind: {name: x, template: nope}",
+            "playbooks/prod.yml:3:38: `template` of `test_kind`: there is no file `playbooks/templates/nope` or `templates/nope`",
+        ),
+        (
+            "- test_kind: '{{secret \"db\"}}'",
+            "playbooks/prod.yml:3:18: a secret is not allowed here, in `name` [`test_kind` takes secrets in: content]",
+        ),
         ("- test_kind: {name: x, content: '{{upper (secret \"db\")}}'}", "playbooks/prod.yml:3:38: `upper` cannot be applied to a secret"),
         ("- test_kind: x\n  notify: restrat", "playbooks/prod.yml:3:7: there is no handler `restrat`"),
         ("- test_kind: x\n  loop: 5", "playbooks/prod.yml:4:13: a loop needs a list, not a number"),
@@ -246,7 +276,11 @@ fn partials_render_and_circles_are_refused() {
     ];
     let with = |name: &str| run(&disk(&tasks(&format!("- test_kind: {{name: x, template: {name}}}")), &files));
     assert!(outline(&with("main").unwrap())[0].ends_with("text=a\n  hi lab 1\n"), "{:?}", outline(&with("main").unwrap()));
-    assert!(shown(&with("one").unwrap_err())[0].contains("partials include each other: `two` -> `one` -> `two`"), "{:?}", shown(&with("one").unwrap_err()));
+    assert!(
+        shown(&with("one").unwrap_err())[0].contains("partials include each other: `two` -> `one` -> `two`"),
+        "{:?}",
+        shown(&with("one").unwrap_err())
+    );
     assert_eq!(shown(&with("broken").unwrap_err())[0].split(" [").next().unwrap(), "templates/bad.hbs:2:3: `nope` is not defined");
 }
 
@@ -280,7 +314,12 @@ fn argument_specs_are_checked() {
     assert!(outline(&fine)[0].starts_with("r : test_kind: low"));
     assert!(shown(&with("").unwrap_err())[0].contains("role `r` needs `users`"));
     let found = shown(&with(", level: hgih, users: [{uid: x, nmae: b}]").unwrap_err());
-    for expected in ["`level` of role `r`: it cannot be `hgih` [did you mean `high`?]", "`users[0]` of role `r`: unknown key `nmae`; did you mean `name`?", "it needs `name`", "`users[0].uid` of role `r`: it must be a whole number"] {
+    for expected in [
+        "`level` of role `r`: it cannot be `hgih` [did you mean `high`?]",
+        "`users[0]` of role `r`: unknown key `nmae`; did you mean `name`?",
+        "it needs `name`",
+        "`users[0].uid` of role `r`: it must be a whole number",
+    ] {
         assert!(found.iter().any(|problem| problem.contains(expected)), "{expected} {found:#?}");
     }
 }
@@ -304,7 +343,13 @@ fn connection_variables_are_rendered_and_checked() {
     let b = connection(&project, "b").unwrap();
     assert_eq!((b.proxy_command.as_deref(), b.local, b.protected, b.r#become), (Some("nc %h %p"), true, true, true));
     let found = shown(&connection(&project, "c").unwrap_err());
-    for expected in ["StrictHostKeyChecking=no", "`-o Ciphers=x` is not supported", "`-X` is not supported", "`su` is not supported", "`99999` is not a port"] {
+    for expected in [
+        "StrictHostKeyChecking=no",
+        "`-o Ciphers=x` is not supported",
+        "`-X` is not supported",
+        "`su` is not supported",
+        "`99999` is not a port",
+    ] {
         assert!(found.iter().any(|problem| problem.contains(expected)), "{expected} {found:#?}");
     }
 }

@@ -217,10 +217,14 @@ impl<'w> Scope<'w> {
             if let Some(start) = open.iter().position(|known| known == name) {
                 let chain: Vec<&str> = open[start..].iter().map(|name| &**name).chain([&**name]).collect();
                 let message = format!("variable `{name}` needs itself: `{}`", chain.join("` -> `"));
-                return Err(certain(Diagnostic::error(message).at(node.at.clone()).hint("give one of them a value that does not mention the others")));
+                return Err(certain(
+                    Diagnostic::error(message).at(node.at.clone()).hint("give one of them a value that does not mention the others"),
+                ));
             }
             if open.len() >= MAX_CHAIN {
-                return Err(certain(Diagnostic::error(format!("more than {MAX_CHAIN} variables need each other in a row")).at(node.at.clone())));
+                return Err(certain(
+                    Diagnostic::error(format!("more than {MAX_CHAIN} variables need each other in a row")).at(node.at.clone()),
+                ));
             }
         }
         let before = self.touched.replace(Touched { local: own, facts: false });

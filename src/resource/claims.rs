@@ -26,7 +26,8 @@ fn ports(claims: &[(ResourceId, Claim)]) -> Vec<String> {
         for (index, (id, address, owner)) in users.iter().enumerate() {
             let other = users[..index].iter().find(|(_, other, _)| other == address || any(other) || any(address));
             if let Some((other_id, _, other_owner)) = other {
-                problems.push(format!("{id}: host port {port}/{protocol} of `{owner}` is already published by `{other_owner}` of {other_id}"));
+                problems
+                    .push(format!("{id}: host port {port}/{protocol} of `{owner}` is already published by `{other_owner}` of {other_id}"));
             }
         }
     }
@@ -80,7 +81,8 @@ mod tests {
 
     #[test]
     fn overlapping_subnets_are_named() {
-        let net = |cidr: &str, owner: &str| (ResourceId::new("compose_stack", owner), Claim::Subnet { cidr: cidr.into(), owner: owner.into() });
+        let net =
+            |cidr: &str, owner: &str| (ResourceId::new("compose_stack", owner), Claim::Subnet { cidr: cidr.into(), owner: owner.into() });
         assert_eq!(cross_check(&[net("172.20.0.0/24", "a"), net("172.20.0.128/25", "b"), net("172.21.0.0/24", "c")]).len(), 1);
     }
 }

@@ -68,7 +68,10 @@ impl Resource for ComposeRelease {
         let mut profiles = BTreeMap::new();
         for path in stack.host_profiles() {
             let digest = view.digest(&path)?.ok_or_else(|| {
-                Undecided::Refused(format!("seccomp profile `{path}` of stack `{}` does not exist: add `seccomp_profile` before this stack", stack.name))
+                Undecided::Refused(format!(
+                    "seccomp profile `{path}` of stack `{}` does not exist: add `seccomp_profile` before this stack",
+                    stack.name
+                ))
             })?;
             profiles.insert(path, digest.clone());
         }
@@ -113,7 +116,8 @@ impl Resource for ComposeRelease {
             FileContent::Upload(..) => Vec::new(),
         });
         let own = stack.secrets.values().filter(|secret| secret.path.is_none()).map(|secret| secret.secret.clone());
-        let mut names: Vec<_> = in_files.chain(own).chain(stack.env_secrets.values().flat_map(|variables| variables.values().cloned())).collect();
+        let mut names: Vec<_> =
+            in_files.chain(own).chain(stack.env_secrets.values().flat_map(|variables| variables.values().cloned())).collect();
         names.sort();
         names.dedup();
         names
@@ -140,7 +144,9 @@ impl Resource for ComposeRelease {
         }
         for (key, declared) in stack.model.section("networks") {
             if !is_external(Some(declared)) {
-                out.extend(subnets(declared).into_iter().map(|cidr| Claim::Subnet { cidr, owner: host_name(&stack.name, key, Some(declared)) }));
+                out.extend(
+                    subnets(declared).into_iter().map(|cidr| Claim::Subnet { cidr, owner: host_name(&stack.name, key, Some(declared)) }),
+                );
             }
         }
         out
@@ -177,7 +183,10 @@ impl ComposeRelease {
         let existing: BTreeSet<String> = self.existing_networks(view, true)?.into_keys().collect();
         reasons.extend(preflight::networks(stack, &existing, &view.raw(&routes())?.stdout));
         for (name, external) in self.networks() {
-            if external && !existing.contains(&name) && view.pending(|effect| matches!(effect, Effect::Network(touched) if *touched == name)).is_none() {
+            if external
+                && !existing.contains(&name)
+                && view.pending(|effect| matches!(effect, Effect::Network(touched) if *touched == name)).is_none()
+            {
                 reasons.push(format!("external network `{name}` does not exist: add `docker_network` before this stack"));
             }
         }
@@ -195,7 +204,8 @@ impl ComposeRelease {
             if let Ok(value) = view.sysctl(name)
                 && value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0) < *least
             {
-                reasons.push(format!("kernel setting `{name}` is {}, at least {least} is required", value.map_or("absent", String::as_str)));
+                reasons
+                    .push(format!("kernel setting `{name}` is {}, at least {least} is required", value.map_or("absent", String::as_str)));
             }
         }
         if !view.facts.has_apparmor() && !stack.apparmor.is_empty() && !stack.apparmor_if_available {
@@ -243,7 +253,12 @@ impl ComposeRelease {
 
     /// Differences in files: for people, for services that reload, and for those whose mounted
     /// files were changed behind their back.
-    fn file_changes(&self, release: &Release, state: &HostState, offset: u32) -> (Vec<Change>, BTreeMap<String, String>, BTreeMap<String, String>) {
+    fn file_changes(
+        &self,
+        release: &Release,
+        state: &HostState,
+        offset: u32,
+    ) -> (Vec<Change>, BTreeMap<String, String>, BTreeMap<String, String>) {
         let (mut changes, mut reloads, mut tampered) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let files = release.files.iter().map(|(path, file)| (path, file.mode, file.uid, file.gid));
         let secrets = release.secrets.iter().map(|(path, secret)| (path, secret.mode, secret.uid, secret.gid));
@@ -260,7 +275,11 @@ impl ComposeRelease {
                 changes.push(Change::of(format!("{what}.content"), "changed on the host", "as declared"));
             } else {
                 let shown = |mode: u32, uid: u32, gid: u32| format!("{mode:o} {uid}:{gid}");
-                changes.push(Change::of(format!("{what}.mode"), shown(found.mode, found.uid, found.gid), shown(mode, uid + offset, gid + offset)));
+                changes.push(Change::of(
+                    format!("{what}.mode"),
+                    shown(found.mode, found.uid, found.gid),
+                    shown(mode, uid + offset, gid + offset),
+                ));
             }
             for service in users(release, path) {
                 tampered.insert(service, what.to_owned());
@@ -279,7 +298,9 @@ impl ComposeRelease {
         let mut plan = Plan { notes: stack.notes.clone(), ..Plan::default() };
         for (service, variables) in &stack.env_secrets {
             for (variable, secret) in variables {
-                plan.notes.push(format!("exception: service `{service}` gets secret `{secret}` in its environment as `{variable}`; Docker keeps it in clear"));
+                plan.notes.push(format!(
+                    "exception: service `{service}` gets secret `{secret}` in its environment as `{variable}`; Docker keeps it in clear"
+                ));
             }
         }
         if let Some((failed, _)) = state.failed.as_ref().filter(|(failed, _)| *failed == release.id) {
@@ -308,7 +329,11 @@ impl ComposeRelease {
         plan.steps = script::apply(stack, release, &difference, state);
         plan.validate = script::validate(stack, release);
         plan.changes = changes;
-        plan.effects = vec![Effect::Project(stack.name.clone()), Effect::Tree(stack.directory()), Effect::Raw(format!("compose_stack/{}", stack.name))];
+        plan.effects = vec![
+            Effect::Project(stack.name.clone()),
+            Effect::Tree(stack.directory()),
+            Effect::Raw(format!("compose_stack/{}", stack.name)),
+        ];
         plan
     }
 }
@@ -323,8 +348,12 @@ fn users(release: &Release, path: &str) -> Vec<String> {
         let named = |kind: &str| -> bool {
             let declared = section(kind);
             let used = service.get(kind).and_then(Value::as_array).into_iter().flatten();
-            used.filter_map(|item| item.as_str().or_else(|| item.get("source")?.as_str()))
-                .any(|key| declared.pointer(&format!("/{key}/file")).and_then(Value::as_str).is_some_and(|file| file.contains(&format!("/{directory}/"))))
+            used.filter_map(|item| item.as_str().or_else(|| item.get("source")?.as_str())).any(|key| {
+                declared
+                    .pointer(&format!("/{key}/file"))
+                    .and_then(Value::as_str)
+                    .is_some_and(|file| file.contains(&format!("/{directory}/")))
+            })
         };
         if service.to_string().contains(&format!("/{directory}/")) || named("secrets") || named("configs") {
             out.push(name.clone());

@@ -83,8 +83,7 @@ impl Kind for Copy {
             (None, None) if self.state == Presence::Absent => Ok(vec![self.file(context, &self.dest, None)?]),
             (Some(_), Some(_)) => Err(BuildError::field("content", "`copy` has both `src` and `content`").hint("leave one of them out")),
             (None, None) => Err(BuildError::from("`copy` needs `src` or `content`".to_owned())),
-            (None, Some(text)) if into.is_some() => {
-                let _ = text;
+            (None, Some(_)) if into.is_some() => {
                 Err(BuildError::field("dest", format!("`{}` is a directory, and `content` has no name", self.dest))
                     .hint("add the file's name"))
             }

@@ -30,11 +30,8 @@ pub fn read(path: &Path) -> Result<Archive, String> {
     let mut magic = [0_u8; 2];
     let compressed = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
     file.seek(SeekFrom::Start(0)).map_err(|error| fail(error.to_string()))?;
-    let found = if compressed {
-        members(&mut Skipping(flate2::read::GzDecoder::new(BufReader::new(file))))
-    } else {
-        members(&mut Seeking(file))
-    };
+    let found =
+        if compressed { members(&mut Skipping(flate2::read::GzDecoder::new(BufReader::new(file)))) } else { members(&mut Seeking(file)) };
     let (manifest, index) = found.map_err(|error| fail(format!("is not a tar archive: {error}")))?;
     let manifest: Value = manifest
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -151,11 +148,13 @@ mod tests {
     fn an_archive_is_read_plain_and_compressed() {
         let dir = tempfile::tempdir().unwrap();
         let digest = "a".repeat(64);
-        std::fs::write(dir.path().join("manifest.json"), format!(r#"[{{"Config":"{digest}.json","RepoTags":["web:1"],"Layers":[]}}]"#)).unwrap();
+        std::fs::write(dir.path().join("manifest.json"), format!(r#"[{{"Config":"{digest}.json","RepoTags":["web:1"],"Layers":[]}}]"#))
+            .unwrap();
         std::fs::write(dir.path().join("a-layer"), vec![7_u8; 3000]).unwrap();
         for flags in ["-cf", "-czf"] {
             let archive = dir.path().join("image.tar");
-            let status = Command::new("tar").arg(flags).arg(&archive).arg("-C").arg(dir.path()).args(["a-layer", "manifest.json"]).status().unwrap();
+            let status =
+                Command::new("tar").arg(flags).arg(&archive).arg("-C").arg(dir.path()).args(["a-layer", "manifest.json"]).status().unwrap();
             assert!(status.success());
             let found = read(&archive).unwrap();
             assert_eq!((found.ids, found.tags), (vec![format!("sha256:{digest}")], vec!["web:1".to_owned()]));

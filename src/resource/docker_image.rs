@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::facts::Facts;
 use crate::resource::docker_archive;
+use crate::resource::package::Package;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided, Upload};
 use crate::resource::{BuildContext, BuildError, Kind, Question, Resource, ResourceId, View};
 use crate::secret::sha256;
@@ -16,6 +17,8 @@ use crate::shell::Script;
 
 /// Makes a stand-in; see its own comments.
 const STAND_IN: &str = include_str!("docker_image/standin.sh");
+/// The package whose program stand-ins consist of.
+pub const BUSYBOX: &str = "busybox-static";
 /// Label of a built image: the digest of its context.
 const BUILD: &str = "soc.build-sha256";
 /// Label of a stand-in: the digest of what it was made from.
@@ -151,7 +154,13 @@ impl Kind for DockerImage {
 
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         let Self { name, archive, build, stand_in, digest, pull, state } = self;
-        Ok(vec![Box::new(Image::resolve(name, ImageSource { archive, build, stand_in, digest, pull }, state, context)?)])
+        let image = Image::resolve(name, ImageSource { archive, build, stand_in, digest, pull }, state, context)?;
+        let mut out: Vec<Box<dyn Resource>> = Vec::new();
+        if image.needs_busybox() {
+            out.push(Box::new(Package::present(&[BUSYBOX])));
+        }
+        out.push(Box::new(image));
+        Ok(out)
     }
 }
 
@@ -188,6 +197,12 @@ impl Image {
         Ok(Self { name, state, origin, notes })
     }
 
+    /// Whether the host must have [`BUSYBOX`] to make the image.
+    #[must_use]
+    pub fn needs_busybox(&self) -> bool {
+        self.state == ImageState::Present && matches!(self.origin, Origin::StandIn { .. })
+    }
+
     /// The image's id, where the controller knows it before anything is sent.
     #[must_use]
     pub fn known_id(&self) -> Option<&str> {
@@ -201,7 +216,8 @@ impl Image {
     /// Whether what the host has under the name is the image; if not, what it is.
     fn matches(&self, inspect: &Value) -> Result<(), String> {
         let id = inspect.get("Id").and_then(Value::as_str).unwrap_or_default();
-        let label = |key: &str| inspect.pointer("/Config/Labels").and_then(|labels| labels.get(key)).and_then(Value::as_str).unwrap_or_default();
+        let label =
+            |key: &str| inspect.pointer("/Config/Labels").and_then(|labels| labels.get(key)).and_then(Value::as_str).unwrap_or_default();
         let fine = match &self.origin {
             Origin::Archive { archive, .. } => archive.ids.iter().any(|known| known == id),
             Origin::Build { digest, .. } => label(BUILD) == digest,
@@ -219,7 +235,9 @@ impl Image {
         let name = &self.name;
         let long = Duration::from_secs(1800);
         Ok(match &self.origin {
-            Origin::Registry { digest } => vec![Step::new(format!("pull {name}"), pull(name, digest.as_deref())).deadline(long).surviving()],
+            Origin::Registry { digest } => {
+                vec![Step::new(format!("pull {name}"), pull(name, digest.as_deref())).deadline(long).surviving()]
+            }
             Origin::Archive { path, archive } => {
                 let sha256 = docker_archive::sha256_of(path)?;
                 let destination = format!("{INCOMING}/{sha256}.tar");
@@ -232,9 +250,7 @@ impl Image {
                     .then("printf '%s\\n' \"$out\" >&2; echo 'the archive did not bring the image that its manifest names' >&2; exit 1\n", &[]);
                 vec![
                     Step::new("make room for an archive", Script::sh("mkdir -p {} && chmod 700 {}\n", &[INCOMING, INCOMING])),
-                    Step::new(format!("load {name}"), script)
-                        .deadline(long)
-                        .upload(Upload { source: path.clone(), destination, sha256 }),
+                    Step::new(format!("load {name}"), script).deadline(long).upload(Upload { source: path.clone(), destination, sha256 }),
                 ]
             }
             Origin::Build { digest, files, dockerfile, args } => build_steps(name, digest, files, dockerfile, args)?,
@@ -278,7 +294,10 @@ impl Resource for Image {
             None => Change::add("image", wanted),
         };
         if matches!(view.docker_info(), Ok(None)) {
-            return Err(Undecided::Refused(format!("Docker does not run here, so image `{}` cannot be had: add `docker_engine` before it", self.name)));
+            return Err(Undecided::Refused(format!(
+                "Docker does not run here, so image `{}` cannot be had: add `docker_engine` before it",
+                self.name
+            )));
         }
         plan.changes.push(change);
         plan.steps = self.steps(view.facts).map_err(Undecided::Refused)?;
@@ -293,7 +312,8 @@ impl StandIn {
                 return Err(BuildError::field("stand_in.listen", format!("`{port}` is not a port: write `8080` or `\"514/udp\"`")));
             }
         }
-        let fine = |word: &String| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '.'));
+        let fine =
+            |word: &String| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '.'));
         if let Some(bad) = self.writes.iter().chain(&self.tools).find(|word| !fine(word)) {
             return Err(BuildError::field("stand_in", format!("`{}` is not a path or program's name", bad.escape_debug())));
         }
@@ -383,7 +403,13 @@ fn lint(text: &str) -> Vec<String> {
     out
 }
 
-fn build_steps(name: &str, digest: &str, files: &[(String, PathBuf)], dockerfile: &str, args: &BTreeMap<String, String>) -> Result<Vec<Step>, String> {
+fn build_steps(
+    name: &str,
+    digest: &str,
+    files: &[(String, PathBuf)],
+    dockerfile: &str,
+    args: &BTreeMap<String, String>,
+) -> Result<Vec<Step>, String> {
     let dir = format!("{INCOMING}/build-{}", &digest[..16]);
     let mut room = Script::sh("rm -rf {} && mkdir -p {}\nchmod 700 {}\n", &[&dir, &dir, INCOMING]);
     let label = format!("{BUILD}={digest}");
@@ -391,12 +417,18 @@ fn build_steps(name: &str, digest: &str, files: &[(String, PathBuf)], dockerfile
     for (key, value) in args {
         script = script.then(" --build-arg {}", &[&format!("{key}={value}")]);
     }
-    let mut step = Step::new(format!("build {name}"), script.then(" . >/dev/null && cd / && rm -rf {}\n", &[&dir])).deadline(Duration::from_secs(1800)).surviving();
+    let mut step = Step::new(format!("build {name}"), script.then(" . >/dev/null && cd / && rm -rf {}\n", &[&dir]))
+        .deadline(Duration::from_secs(1800))
+        .surviving();
     for (path, source) in files {
         if let Some((parent, _)) = path.rsplit_once('/') {
             room = room.then("mkdir -p {}\n", &[&format!("{dir}/{parent}")]);
         }
-        step = step.upload(Upload { source: source.clone(), destination: format!("{dir}/{path}"), sha256: docker_archive::sha256_of(source)? });
+        step = step.upload(Upload {
+            source: source.clone(),
+            destination: format!("{dir}/{path}"),
+            sha256: docker_archive::sha256_of(source)?,
+        });
     }
     Ok(vec![Step::new("make room for a build", room), step])
 }

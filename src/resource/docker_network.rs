@@ -115,7 +115,8 @@ impl Resource for DockerNetwork {
         match (self.state, found) {
             (State::Absent, None) => Ok(Plan::in_sync()),
             (State::Absent, Some(_)) => {
-                let step = Step::new(format!("remove network {}", self.name), Script::sh("docker network rm {} >/dev/null\n", &[&self.name]));
+                let step =
+                    Step::new(format!("remove network {}", self.name), Script::sh("docker network rm {} >/dev/null\n", &[&self.name]));
                 Ok(Plan::in_sync().change(Change::remove("network", self.name.clone())).step(step).effect(effect))
             }
             (State::Present, None) => {

@@ -42,7 +42,8 @@ impl Kind for DockerVolume {
             return Err(BuildError::field("name", format!("`{}` is not a volume's name", self.name.escape_debug())));
         }
         if self.state == State::Absent && !self.wipe_data {
-            return Err(BuildError::field("state", format!("removing volume `{}` destroys its data", self.name)).hint("say `wipe_data: true` if that is meant"));
+            return Err(BuildError::field("state", format!("removing volume `{}` destroys its data", self.name))
+                .hint("say `wipe_data: true` if that is meant"));
         }
         Ok(vec![Box::new(self)])
     }
@@ -76,7 +77,8 @@ impl Resource for DockerVolume {
             }
             (State::Present, Some(found)) => {
                 let driver = found.get("Driver").and_then(Value::as_str).unwrap_or_default();
-                let option = |key: &String| found.get("Options").and_then(|options| options.get(key)).and_then(Value::as_str).unwrap_or_default();
+                let option =
+                    |key: &String| found.get("Options").and_then(|options| options.get(key)).and_then(Value::as_str).unwrap_or_default();
                 let different = self.options.iter().find(|(key, value)| option(key) != value.as_str());
                 let difference = match different {
                     _ if driver != self.driver => format!("its driver is `{driver}`, not `{}`", self.driver),

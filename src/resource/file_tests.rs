@@ -108,13 +108,13 @@ fn bytes_trees_and_large_files() {
 #[test]
 fn the_directory_must_be_there_or_on_its_way() {
     let bench = Bench::default();
-    let yaml = "copy: {dest: /nowhere/x, content: y}";
+    let yaml = "copy: {dest: /nowhere/x, content: new}";
     let resource = bench.build(yaml);
     let Err(Undecided::Refused(reason)) = bench.plan(&*resource, &absent(&*resource)) else { panic!() };
     assert!(reason.contains("directory: /nowhere"), "{reason}");
     for effect in [Effect::Path("/nowhere".into()), Effect::Package("nginx".into())] {
         let bench = Bench::default().pending(effect);
-        assert_eq!(shown(&bench.plan(&*resource, &absent(&*resource)).unwrap()), ["content: - -> \"y\""]);
+        assert_eq!(shown(&bench.plan(&*resource, &absent(&*resource)).unwrap()), ["content: - -> \"new\""]);
     }
     let bench = Bench::default().pending(Effect::Path("/nowhere/x".into()));
     assert!(matches!(bench.plan(&*resource, &absent(&*resource)), Err(Undecided::After(_))));
@@ -122,7 +122,7 @@ fn the_directory_must_be_there_or_on_its_way() {
     seen.insert(Question::Path("/nowhere/x".into()), Answer::Failed("no way".into()));
     assert_eq!(Bench::default().plan(&*resource, &seen).unwrap_err(), Undecided::Unknown("no way".into()));
     let (_guard, dir) = dir();
-    let resource = bench.build(&format!("copy: {{dest: {dir}, content: y}}"));
+    let resource = bench.build(&format!("copy: {{dest: {dir}, content: new}}"));
     assert!(matches!(Bench::default().plan(&*resource, &bench.observe(&*resource)), Err(Undecided::Refused(_))));
 }
 
@@ -195,7 +195,10 @@ fn lines_are_replaced_inserted_and_removed_as_ansible_does() {
         (r#"line: UseDNS no, insertbefore: "^Match""#, "# head\n#PermitRootLogin yes\nPort 22\nUseDNS no\nMatch all\n"),
         (r#"line: UseDNS no, insertafter: "^Port""#, "# head\n#PermitRootLogin yes\nPort 22\nUseDNS no\nMatch all\n"),
         ("line: top, insertbefore: BOF", "top\n# head\n#PermitRootLogin yes\nPort 22\nMatch all\n"),
-        (r#"regexp: "^(Po)(?P<rest>rt) \\d+", line: '\1\g<rest> 2222', backrefs: true"#, "# head\n#PermitRootLogin yes\nPort 2222\nMatch all\n"),
+        (
+            r#"regexp: "^(Po)(?P<rest>rt) \\d+", line: '\1\g<rest> 2222', backrefs: true"#,
+            "# head\n#PermitRootLogin yes\nPort 2222\nMatch all\n",
+        ),
         (r#"regexp: "^#", state: absent"#, "Port 22\nMatch all\n"),
         ("search_string: Port, line: Port 1", "# head\n#PermitRootLogin yes\nPort 1\nMatch all\n"),
     ];
@@ -214,11 +217,11 @@ fn lines_are_replaced_inserted_and_removed_as_ansible_does() {
     assert!(matches!(bench.plan(&*resource, &bench.observe(&*resource)), Err(Undecided::Refused(_))));
     let resource = bench.build(&format!("lineinfile: {{path: {dir}/nope, line: x, state: absent}}"));
     assert!(bench.plan(&*resource, &bench.observe(&*resource)).unwrap().is_in_sync());
-    let resource = bench.build(&format!("lineinfile: {{path: {path}, line: y}}"));
+    let resource = bench.build(&format!("lineinfile: {{path: {path}, line: other}}"));
     let plan = bench.plan(&*resource, &bench.observe(&*resource)).unwrap();
     std::fs::write(&path, "meanwhile\n").unwrap();
     assert_eq!(bench.apply(&plan).0, MOVED_ON);
-    let error = bench.try_build(&format!("lineinfile: {{path: {path}, line: y, regexp: \"(?=x)\"}}")).unwrap_err();
+    let error = bench.try_build(&format!("lineinfile: {{path: {path}, line: other, regexp: \"(?=x)\"}}")).unwrap_err();
     assert!(error.message.contains("regular expression"), "{error:?}");
 }
 

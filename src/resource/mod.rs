@@ -7,14 +7,17 @@
 pub mod apparmor_profile;
 pub mod argument;
 pub mod audit_rules;
+pub mod authorized_key;
 pub mod check;
 pub mod claims;
 pub mod command;
 pub mod compose;
 pub mod compose_release;
 pub mod copy;
+pub mod cron;
 pub mod directory;
 pub mod docker_archive;
+pub mod docker_daemon;
 pub mod docker_image;
 pub mod docker_network;
 pub mod docker_volume;
@@ -23,13 +26,19 @@ pub mod file;
 mod file_tests;
 pub mod firewall;
 pub mod fragment;
+pub mod group;
+pub mod hostname;
 pub mod interview;
+pub mod kernel_module;
 pub mod lineinfile;
 pub mod managed;
 pub mod observe;
+pub mod openpgp;
 mod own_file;
 pub mod package;
 pub mod plan;
+pub mod reboot;
+pub mod repository;
 mod running;
 pub mod seccomp_profile;
 pub mod secret;
@@ -38,9 +47,12 @@ mod source_text;
 pub mod sshd_config;
 pub mod sudoers;
 pub mod sysctl;
+pub mod systemd_unit;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod timer;
+pub mod user;
 
 use std::fmt;
 
@@ -338,6 +350,13 @@ impl KindEntry {
 }
 
 fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
+    use serde_json::Value;
+    // Serde would fill a struct's fields from a list, one after the other.
+    let arguments = match (arguments, K::SHORTHAND) {
+        (map @ Value::Object(_), _) => map,
+        (bare @ (Value::String(_) | Value::Array(_)), Some(field)) => Value::Object([(field.to_owned(), bare)].into_iter().collect()),
+        _ => return Err(BuildError::from(format!("`{}` takes arguments, each with its name", K::NAME))),
+    };
     let kind: K = serde_path_to_error::deserialize(arguments).map_err(|error| {
         let path = error.path().to_string();
         let field = (path != ".").then_some(path);
@@ -350,21 +369,36 @@ fn decode<K: Kind>(arguments: serde_json::Value, context: &BuildContext<'_>) -> 
 pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<apparmor_profile::AppArmorProfile>(),
     KindEntry::of::<audit_rules::AuditRules>(),
+    KindEntry::of::<authorized_key::AuthorizedKey>(),
+    KindEntry::of::<command::Command>(),
     KindEntry::of::<command::CommandSpec>(),
     KindEntry::of::<copy::Copy>(),
+    KindEntry::of::<cron::Cron>(),
     KindEntry::of::<directory::Directory>(),
     KindEntry::of::<docker_image::DockerImage>(),
     KindEntry::of::<docker_network::DockerNetwork>(),
     KindEntry::of::<docker_volume::DockerVolume>(),
     KindEntry::of::<file::File>(),
     KindEntry::of::<firewall::Firewall>(),
+    KindEntry::of::<group::Group>(),
+    KindEntry::of::<hostname::Hostname>(),
+    KindEntry::of::<kernel_module::KernelModule>(),
     KindEntry::of::<lineinfile::LineInFile>(),
+    KindEntry::of::<package::Package>(),
     KindEntry::of::<package::PackageSpec>(),
+    KindEntry::of::<reboot::Reboot>(),
+    KindEntry::of::<repository::Repository>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
     KindEntry::of::<secret::Secret>(),
+    KindEntry::of::<service::Service>(),
     KindEntry::of::<service::ServiceSpec>(),
+    KindEntry::of::<service::Systemd>(),
+    KindEntry::of::<service::SystemdSpec>(),
     KindEntry::of::<sshd_config::SshdConfig>(),
     KindEntry::of::<sudoers::Sudoers>(),
     KindEntry::of::<sysctl::SysctlSpec>(),
+    KindEntry::of::<systemd_unit::SystemdUnit>(),
     KindEntry::of::<template::Template>(),
+    KindEntry::of::<timer::Timer>(),
+    KindEntry::of::<user::User>(),
 ];

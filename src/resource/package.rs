@@ -1,47 +1,60 @@
-//! Packages of the distribution (apt). Reads dpkg's status, never apt's cache; runs one
-//! `apt-get install` for all names of a task; waits for dpkg's lock and says who holds it; repairs
-//! half-configured packages first. Leaves repositories to `repository`.
+//! `package`: Debian packages, through apt.
+//!
+//! Reads each package's state from dpkg; for `latest` and for old lists also apt's. A list of
+//! packages is one resource and one run of apt. It waits for dpkg's lock and says who holds it,
+//! repairs what an interrupted run left half-configured, keeps changed configuration files, and
+//! fetches lists only if it must. It never kills dpkg: the step goes on without the connection.
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::resource::argument::Words;
-use crate::resource::observe::{PackageState, View};
-use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
-use crate::resource::{BuildContext, BuildError, Kind, Question, Resource, ResourceId};
 use crate::facts::Facts;
+use crate::resource::argument::Words;
+use crate::resource::observe::{PackageState, Question, View};
+use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
+use crate::resource::{BuildContext, BuildError, Kind, Resource, ResourceId};
 use crate::shell::Script;
 
-/// How long an installation may take before the run stops waiting for it; dpkg itself goes on.
-const INSTALL_DEADLINE: Duration = Duration::from_secs(30 * 60);
-
-/// Packages of the distribution.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+/// Installs, upgrades or removes packages.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "they are Ansible's arguments")]
 pub struct PackageSpec {
-    /// One name or several; `name=version` pins a version (`nginx=1.22*`).
+    /// A package or a list of them. A version follows `=` and may end in `*`: `nginx=1.26*`.
+    #[serde(default, alias = "pkg")]
     name: Words,
-    /// `present`, `absent`, or `hold` (present, and kept from upgrades).
+    /// `present`, `absent`, `latest` (of what the host's lists offer), or `hold` (installed, and
+    /// held back from upgrades).
     #[serde(default)]
     state: State,
-    /// Read the repositories' lists anew before installing, if they are older than this many seconds.
-    #[serde(default = "an_hour")]
-    cache_valid_time: u64,
-    /// Read the lists anew before installing, whatever their age.
+    /// Fetch old lists even if there is nothing to install.
     #[serde(default)]
     update_cache: bool,
+    /// Seconds for which fetched lists are good enough to install from. An hour unless given.
+    #[serde(default = "an_hour")]
+    cache_valid_time: u64,
     /// Install recommended packages too.
     #[serde(default)]
     install_recommends: bool,
+    /// With `absent`: remove configuration files too.
+    #[serde(default)]
+    purge: bool,
+    /// With `absent`: remove packages that nothing needs any more.
+    #[serde(default)]
+    autoremove: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum State {
     #[default]
+    #[serde(alias = "installed")]
     Present,
+    #[serde(alias = "removed")]
     Absent,
+    Latest,
     Hold,
 }
 
@@ -49,29 +62,51 @@ fn an_hour() -> u64 {
     3600
 }
 
+/// What `survives` gives up waiting for; dpkg itself is never killed.
+const DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// The key of what apt's lists hold; a changed repository has this effect.
+pub(super) const LISTS: &str = "apt-lists";
+
+/// Prints the seconds since the lists were fetched; nothing if they never were.
+const LISTS_AGE: &str = "n=0; for f in /var/lib/apt/periodic/update-success-stamp /var/lib/soc-provision/apt-lists /var/lib/apt/lists; do \
+    [ -e \"$f\" ] || continue; for l in /var/lib/apt/lists/*_Packages*; do [ -e \"$l\" ] || n=1; break; done; [ $n = 0 ] || break; \
+    s=$(stat -c %Y -- \"$f\"); t=$(date +%s); a=$((t - s)); [ -z \"$b\" ] || [ $a -lt $b ] || continue; b=$a; done; printf '%s\\n' \"$b\"\n";
+
 impl Kind for PackageSpec {
     const NAME: &'static str = "package";
-    const EXAMPLE: &'static str = "package:\n  name: [ca-certificates, chrony]\n";
+    const EXAMPLE: &'static str = "package:
+  name: [nftables, \"auditd=1:4.*\", curl]
+  state: present
+";
     const SHORTHAND: Option<&'static str> = Some("name");
 
     fn build(self, _: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
-        let mut packages = Vec::new();
+        let mut wanted = Vec::new();
         for word in self.name.split() {
-            let (name, version) = word.split_once('=').map_or((word.as_str(), None), |(name, version)| (name, Some(version.to_owned())));
+            let (name, version) = match word.split_once('=') {
+                Some((name, version)) => (name.to_owned(), Some(version.to_owned())),
+                None => (word.clone(), None),
+            };
             let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.:".contains(c);
-            if name.len() < 2 || !name.chars().all(fine) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            let bad = name.len() < 2 || name.starts_with(['-', '+', '.']) || name.ends_with('-') || !name.chars().all(fine);
+            if bad {
                 return Err(BuildError::field("name", format!("`{}` is not the name of a package", name.escape_debug())));
             }
-            if packages.iter().any(|package: &Wanted| package.name == name) {
-                return Err(BuildError::field("name", format!("`{name}` is named twice")));
+            let odd = |version: &String| version.is_empty() || !version.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:~*".contains(c));
+            if version.as_ref().is_some_and(odd) {
+                return Err(BuildError::field("name", format!("`{word}` has no version behind `=`"))
+                    .hint("write `nginx=1.26.0-1` or `nginx=1.26*`"));
             }
-            packages.push(Wanted { name: name.to_owned(), version });
+            if version.is_some() && matches!(self.state, State::Absent | State::Latest) {
+                return Err(BuildError::field("name", format!("`{word}` names a version, which `state` contradicts")));
+            }
+            wanted.push(Wanted { name, version });
         }
-        if packages.is_empty() {
-            return Err(BuildError::field("name", "no package is named"));
+        if wanted.is_empty() && !self.update_cache {
+            return Err(BuildError::field("name", "`name` is missing"));
         }
-        let age = if self.update_cache { 0 } else { self.cache_valid_time };
-        Ok(vec![Box::new(Package { packages, state: self.state, age, recommends: self.install_recommends })])
+        Ok(vec![Box::new(Package { spec: self, wanted })])
     }
 }
 
@@ -82,189 +117,189 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// As apt takes it.
     fn argument(&self) -> String {
         self.version.as_ref().map_or_else(|| self.name.clone(), |version| format!("{}={version}", self.name))
     }
 
-    fn has_version(&self, state: &PackageState) -> bool {
-        match self.version.as_deref() {
-            None => true,
-            Some(pattern) => match pattern.strip_suffix('*') {
-                Some(start) => state.version.starts_with(start),
-                None => state.version == pattern,
-            },
-        }
+    fn accepts(&self, version: &str) -> bool {
+        self.version.as_deref().is_none_or(|pattern| glob(pattern, version))
     }
 }
 
-/// Packages that one task names; for composites too.
+/// Whether a text fits a pattern in which `*` stands for anything.
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// Packages that one run of apt deals with; for composites too.
 #[derive(Debug)]
 pub struct Package {
-    packages: Vec<Wanted>,
-    state: State,
-    age: u64,
-    recommends: bool,
+    spec: PackageSpec,
+    wanted: Vec<Wanted>,
 }
 
 impl Package {
     /// Packages that must be installed.
     #[must_use]
     pub fn present(names: &[&str]) -> Self {
-        let packages = names.iter().map(|name| Wanted { name: (*name).to_owned(), version: None }).collect();
-        Self { packages, state: State::Present, age: an_hour(), recommends: false }
+        let spec = PackageSpec {
+            name: Words::default(),
+            state: State::Present,
+            update_cache: false,
+            cache_valid_time: an_hour(),
+            install_recommends: false,
+            purge: false,
+            autoremove: false,
+        };
+        let wanted = names.iter().map(|name| Wanted { name: (*name).to_owned(), version: None }).collect();
+        Self { spec, wanted }
+    }
+
+    fn age(&self) -> Option<Question> {
+        self.spec.update_cache.then(|| Question::Raw { key: "apt-lists-age".to_owned(), script: Script::sh(LISTS_AGE, &[]) })
+    }
+
+    /// What apt would install; asked without its caches, which it would write.
+    fn policy(&self) -> Option<Question> {
+        (self.spec.state == State::Latest).then(|| {
+            let base = Script::sh("apt-cache -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= policy", &[]);
+            let script = self.wanted.iter().fold(base, |script, wanted| script.then(" {}", &[&wanted.name]));
+            Question::Raw { key: format!("apt-policy:{}", self.id().name), script }
+        })
+    }
+
+    /// The version that the lists offer for a package.
+    fn candidate(&self, view: &View<'_>, name: &str) -> Result<Option<String>, Undecided> {
+        let Some(question) = self.policy() else { return Ok(None) };
+        if let Some(id) = view.pending(|effect| *effect == Effect::Raw(LISTS.to_owned())) {
+            return Err(Undecided::After(id.clone()));
+        }
+        let seen = view.raw(&question)?;
+        if seen.status != 0 {
+            return Err(Undecided::Unknown("`apt-cache policy` failed".to_owned()));
+        }
+        let mut lines = seen.stdout.lines().skip_while(|line| *line != format!("{name}:"));
+        let found = lines.find_map(|line| line.trim().strip_prefix("Candidate: ").map(str::to_owned));
+        Ok(found.filter(|version| version != "(none)"))
+    }
+
+    fn change(&self, wanted: &Wanted, state: Option<&PackageState>, view: &View<'_>) -> Result<Option<Change>, Undecided> {
+        let installed = state.filter(|state| state.is_installed());
+        let field = format!("package {}", wanted.name);
+        let version = |state: &PackageState| state.version.clone();
+        if self.spec.state == State::Absent {
+            let gone = state.filter(|state| self.spec.purge || state.abbrev.as_bytes().get(1) != Some(&b'c'));
+            return Ok(gone.map(|state| Change::remove(field, version(state))));
+        }
+        let target = || wanted.version.clone().unwrap_or_else(|| "installed".to_owned());
+        let Some(installed) = installed else {
+            return Ok(Some(match state {
+                Some(broken) if broken.abbrev.as_bytes().get(1) != Some(&b'c') => {
+                    Change::of(field, format!("{} half-configured ({})", broken.version, broken.abbrev.trim()), target())
+                }
+                _ => Change::add(field, target()),
+            }));
+        };
+        if !wanted.accepts(&installed.version) {
+            return Ok(Some(Change::of(field, version(installed), target())));
+        }
+        if self.spec.state == State::Hold && !installed.is_held() {
+            return Ok(Some(Change::of(field, version(installed), format!("{} held", installed.version))));
+        }
+        let newer = self.candidate(view, &wanted.name)?.filter(|candidate| *candidate != installed.version);
+        Ok(newer.map(|candidate| Change::of(field, version(installed), candidate)))
+    }
+
+    /// How old the lists are, if they are too old.
+    fn stale(&self, view: &View<'_>) -> Result<Option<Change>, Undecided> {
+        let Some(question) = self.age() else { return Ok(None) };
+        let seen = view.raw(&question)?;
+        let age = seen.stdout.parse::<u64>().ok();
+        let fresh = age.is_some_and(|age| age <= self.spec.cache_valid_time);
+        let before = age.map_or_else(|| "never fetched".to_owned(), |age| format!("{} hours old", age / 3600));
+        Ok((!fresh).then(|| Change::of("package lists", before, "fetched")))
+    }
+
+    fn script(&self, update: bool) -> Script {
+        let mut script = Script::sh(include_str!("package/apt.sh"), &[]).then("repair\n", &[]);
+        if update {
+            script = script.then("update || exit 1\n", &[]);
+        }
+        if self.wanted.is_empty() {
+            return script;
+        }
+        script = match self.spec.state {
+            State::Absent => script.then(
+                "apt {} {}",
+                &[if self.spec.purge { "purge" } else { "remove" }, if self.spec.autoremove { "--auto-remove" } else { "-y" }],
+            ),
+            _ => script
+                .then("install_all {}", &[if self.spec.install_recommends { "--install-recommends" } else { "--no-install-recommends" }]),
+        };
+        for wanted in &self.wanted {
+            script = script.then(" {}", &[&wanted.argument()]);
+        }
+        script = script.then(" || exit 1\n", &[]);
+        if self.spec.state == State::Hold {
+            script = self.wanted.iter().fold(script.then("apt-mark hold", &[]), |script, wanted| script.then(" {}", &[&wanted.name]));
+            script = script.then(" || exit 1\n", &[]);
+        }
+        script
     }
 }
 
 impl Resource for Package {
     fn id(&self) -> ResourceId {
-        ResourceId::new("package", self.packages.iter().map(|package| package.name.as_str()).collect::<Vec<_>>().join(","))
+        let names: Vec<String> = self.wanted.iter().map(Wanted::argument).collect();
+        ResourceId::new(PackageSpec::NAME, if names.is_empty() { "lists".to_owned() } else { names.join(" ") })
     }
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
-        self.packages.iter().map(|package| Question::Package(package.name.clone())).collect()
+        let names = self.wanted.iter().map(|wanted| Question::Package(wanted.name.clone()));
+        names.chain(self.age()).chain(self.policy()).collect()
     }
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
-        let mut plan = Plan::default();
-        let (mut install, mut remove, mut hold, mut broken) = (Vec::new(), Vec::new(), Vec::new(), false);
-        for package in &self.packages {
-            let seen = view.package(&package.name)?;
-            let installed = seen.filter(|state| state.is_installed());
-            broken |= seen.is_some_and(|state| !state.is_installed() && !matches!(state.abbrev.as_bytes().get(1), Some(b'n' | b'c')));
-            match (self.state, installed) {
-                (State::Absent, Some(state)) => {
-                    plan.changes.push(Change::remove(&package.name, &state.version));
-                    remove.push(package.name.as_str());
-                }
-                (State::Absent, None) => {}
-                (_, Some(state)) if package.has_version(state) => {
-                    if self.state == State::Hold && !state.is_held() {
-                        plan.changes.push(Change::of(format!("{} hold", package.name), "no", "yes"));
-                        hold.push(package.name.as_str());
-                    }
-                }
-                (_, seen) => {
-                    let after = package.version.clone().unwrap_or_else(|| "installed".to_owned());
-                    plan.changes.push(match seen {
-                        Some(state) => Change::of(&package.name, &state.version, after),
-                        None => Change::add(&package.name, after),
-                    });
-                    install.push(package.argument());
-                    if self.state == State::Hold {
-                        hold.push(&package.name);
-                    }
-                }
+        if view.facts.text("ansible_pkg_mgr") == "unknown" {
+            return Err(Undecided::Refused("the host has no apt: only Debian and its relatives are supported".to_owned()));
+        }
+        let mut plan = Plan::in_sync();
+        for wanted in &self.wanted {
+            if let Some(change) = self.change(wanted, view.package(&wanted.name)?, view)? {
+                plan = plan.change(change).effect(Effect::Package(wanted.name.clone()));
             }
+        }
+        // Old lists are no reason to act by themselves, unless lists or the latest are asked for.
+        let stale = self.stale(view)?;
+        let update = stale.is_some();
+        if (self.wanted.is_empty() || self.spec.state == State::Latest || !plan.changes.is_empty())
+            && let Some(stale) = stale
+        {
+            plan.changes.insert(0, stale);
         }
         if plan.changes.is_empty() {
             return Ok(plan);
         }
-        plan.effects = self.packages.iter().map(|package| Effect::Package(package.name.clone())).collect();
-        plan.steps.push(self.step(&install, &remove, &hold, broken));
-        Ok(plan)
+        if plan.effects.is_empty() && self.spec.state == State::Latest {
+            plan.effects.extend(self.wanted.iter().map(|wanted| Effect::Package(wanted.name.clone())));
+            plan = plan.note("what is the latest is known only once the lists are fetched");
+        }
+        let what = if self.spec.state == State::Absent { "remove" } else { "install" };
+        let step = Step::new(format!("{what} {}", self.id().name), self.script(update));
+        Ok(plan.step(step.deadline(DEADLINE).surviving()))
     }
 }
-
-impl Package {
-    fn step(&self, install: &[String], remove: &[&str], hold: &[&str], broken: bool) -> Step {
-        let mut script = Script::sh(PRELUDE, &[]);
-        if broken {
-            script = script.then("wait_dpkg; dpkg --configure -a --force-confdef --force-confold || exit\n", &[]);
-        }
-        let mut titles = Vec::new();
-        if !install.is_empty() {
-            titles.push(format!("install {}", install.join(" ")));
-            script = script
-                .then("refresh {}\ninstall() { wait_dpkg; apt-get -q -y -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold ", &[&self.age.to_string()])
-                .then(if self.recommends { "--install-recommends" } else { "--no-install-recommends" }, &[])
-                .then(" --allow-downgrades install --", &[]);
-            for name in install {
-                script = script.then(" {}", &[name]);
-            }
-            // Lists that are too old name files that the repository no longer has.
-            script = script.then("; }\ninstall || { refresh 0 && install; } || exit\n", &[]);
-        }
-        if !remove.is_empty() {
-            titles.push(format!("remove {}", remove.join(" ")));
-            script = script.then("wait_dpkg; apt-get -q -y -o DPkg::Lock::Timeout=600 remove --", &[]);
-            for name in remove {
-                script = script.then(" {}", &[name]);
-            }
-            script = script.then(" || exit\n", &[]);
-        }
-        if !hold.is_empty() {
-            script = script.then("apt-mark hold --", &[]);
-            for name in hold {
-                script = script.then(" {}", &[name]);
-            }
-            script = script.then(" || exit\n", &[]);
-        }
-        let title = if titles.is_empty() { "hold packages".to_owned() } else { titles.join(", ") };
-        Step::new(title, script).deadline(INSTALL_DEADLINE).surviving()
-    }
-}
-
-/// Waits up to ten minutes for whoever holds dpkg's lock (unattended-upgrades on a fresh host),
-/// and says who it is. The holder is found in /proc/locks by the lock file's inode.
-const PRELUDE: &str = r#"export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l LC_ALL=C
-wait_dpkg() {
-  told=''; n=0
-  while [ $n -lt 600 ]; do
-    holder=''
-    for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock; do
-      [ -e $f ] || continue
-      i=$(stat -c %i $f)
-      while read -r x kind x x pid dev x; do case $dev in *:"$i") holder=$pid;; esac; done </proc/locks
-    done
-    [ -n "$holder" ] || return 0
-    if [ "$holder" != "$told" ]; then
-      told=$holder; c=$(tr '\0' ' ' 2>/dev/null </proc/$holder/cmdline)
-      echo "waiting for dpkg's lock, held by process $holder: $c" >&2
-    fi
-    n=$((n+1)); sleep 1
-  done
-  echo "dpkg's lock is still held by process $told after 600 s" >&2; return 1
-}
-refresh() {
-  newest=0
-  for f in /var/lib/apt/lists/*_Packages* /var/lib/apt/lists/*_InRelease; do [ -e "$f" ] && { s=$(stat -c %Y /var/lib/apt/lists); newest=$s; break; }; done
-  for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do [ -e "$f" ] && [ "$f" -nt /var/lib/apt/lists/partial ] && newest=0; done
-  if [ $(( $(date +%s) - newest )) -ge "$1" ]; then apt-get -q -o DPkg::Lock::Timeout=600 update || return; touch /var/lib/apt/lists /var/lib/apt/lists/partial; fi
-}
-"#;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::resource::observe::{Answer, Observations, Pending};
-    use crate::secret::{KeyedDigests, Vault};
-
-    fn plan(abbrev: Option<&str>) -> Plan {
-        let package = Package::present(&["chrony"]);
-        let mut seen = Observations::default();
-        let state = abbrev.map(|abbrev| PackageState { version: "4.3-1".into(), abbrev: abbrev.into() });
-        seen.insert(Question::Package("chrony".into()), Answer::Package(state));
-        package.plan(&View::new(&Facts::default(), &KeyedDigests::default(), &seen, &Pending::default())).unwrap()
-    }
-
-    #[test]
-    fn only_what_is_missing_is_installed() {
-        assert!(plan(Some("ii ")).is_in_sync());
-        assert!(plan(Some("hi ")).is_in_sync());
-        assert_eq!(plan(None).steps[0].title, "install chrony");
-        assert_eq!(plan(Some("rc ")).steps[0].title, "install chrony");
-    }
-
-    #[test]
-    fn a_half_configured_package_is_repaired_first() {
-        assert!(plan(Some("iF ")).steps[0].script.shown().contains("dpkg --configure -a"));
-        assert!(!plan(Some("un ")).steps[0].script.shown().contains("wait_dpkg; dpkg --configure -a"));
-    }
-
-    #[test]
-    fn the_script_is_valid_shell() {
-        let script = plan(None).steps[0].script.fill(&Vault::default()).unwrap();
-        let out = std::process::Command::new("/bin/sh").args(["-n", "-c"]).arg(&*script).output().unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    }
-}
+#[path = "package/tests.rs"]
+mod tests;

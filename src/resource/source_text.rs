@@ -8,7 +8,12 @@ use crate::resource::{BuildError, Sources};
 ///
 /// # Errors
 /// If not exactly one is given, if it cannot be read, is not UTF-8, or holds a secret.
-pub(super) fn text(content: Option<String>, src: Option<&str>, template: Option<&str>, sources: &dyn Sources) -> Result<String, BuildError> {
+pub(super) fn text(
+    content: Option<String>,
+    src: Option<&str>,
+    template: Option<&str>,
+    sources: &dyn Sources,
+) -> Result<String, BuildError> {
     match (content, src, template) {
         (Some(content), None, None) => Ok(content),
         (None, Some(src), None) => {
@@ -17,7 +22,8 @@ pub(super) fn text(content: Option<String>, src: Option<&str>, template: Option<
         }
         (None, None, Some(template)) => {
             let text = sources.template(template).map_err(|message| BuildError::field("template", message))?;
-            text.as_plain().ok_or_else(|| BuildError::field("template", format!("`{template}` holds a secret, which does not belong into a policy")))
+            text.as_plain()
+                .ok_or_else(|| BuildError::field("template", format!("`{template}` holds a secret, which does not belong into a policy")))
         }
         (None, None, None) => Err(BuildError::from("none of `content`, `src` and `template` is given".to_owned())),
         _ => Err(BuildError::from("only one of `content`, `src` and `template` may be given".to_owned())),
@@ -31,7 +37,10 @@ pub(super) fn text(content: Option<String>, src: Option<&str>, template: Option<
 pub(super) fn file_name(name: &str) -> Result<(), BuildError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if name.is_empty() || name.len() > 64 || name.starts_with('-') || !name.chars().all(fine) {
-        return Err(BuildError::field("name", format!("`{}` cannot be the name of a file here: use letters, digits, `_`, `-`", name.escape_debug())));
+        return Err(BuildError::field(
+            "name",
+            format!("`{}` cannot be the name of a file here: use letters, digits, `_`, `-`", name.escape_debug()),
+        ));
     }
     Ok(())
 }

@@ -1,143 +1,237 @@
-//! A kernel setting: its value at run time and in a file of its own under `/etc/sysctl.d`, both
-//! compared. Leaves modules to `kernel_module`.
+//! `sysctl`: a kernel setting, now and after a reboot.
+//!
+//! Reads the setting from `/proc/sys` and the digest of its file in `/etc/sysctl.d`, one file a
+//! setting. A network setting that can cut the controller off is guarded: changed at run time,
+//! confirmed by a new login, and only then written to its file.
 
+use std::time::Duration;
+
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::{self, Deserializer};
 
 use crate::facts::Facts;
-use crate::resource::observe::View;
-use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
-use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Severity};
-use crate::secret::sha256;
+use crate::resource::argument::check_name;
+use crate::resource::copy::Presence;
+use crate::resource::managed::{Body, ManagedFile, remove_file};
+use crate::resource::observe::{Question, View};
+use crate::resource::plan::{Change, Effect, Guard, GuardKind, Plan, Step, Undecided};
+use crate::resource::{BuildContext, BuildError, Claim, Kind, Resource, ResourceId, Severity};
+use crate::secret::Text;
 use crate::shell::Script;
 
-/// A kernel setting.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+/// Sets a kernel parameter.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SysctlSpec {
-    /// The dotted name, such as `vm.max_map_count`.
+    /// The setting's name: `vm.max_map_count`.
+    #[serde(alias = "key")]
     name: String,
-    /// The value; numbers may stand without quotes.
-    value: Option<serde_json::Value>,
-    /// `present`, or `absent`: the file goes, the value at run time stays.
+    /// Its value: text or a number.
+    #[serde(default, deserialize_with = "scalar", alias = "val")]
+    #[schemars(with = "Option<String>")]
+    value: Option<String>,
+    /// `absent` removes its file; the running kernel keeps the value until it restarts.
     #[serde(default)]
-    state: State,
+    state: Presence,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
+/// A string, a number, or true and false as 1 and 0.
+fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => Ok(Some(text)),
+        serde_json::Value::Number(number) => Ok(Some(number.to_string())),
+        serde_json::Value::Bool(on) => Ok(Some(u8::from(on).to_string())),
+        other => Err(de::Error::custom(format!("`{other}` is not a setting's value"))),
+    }
 }
+
+/// Last parts of names that, wrongly set, drop the packets of the login.
+const CUTTING: &[&str] =
+    &["disable_ipv6", "accept_ra", "forwarding", "ip_forward", "rp_filter", "arp_filter", "arp_ignore", "arp_announce"];
+
+/// Beginnings and last parts of names that protect the host.
+const PROTECTING: &[&str] = &[
+    "kernel.kptr",
+    "kernel.dmesg",
+    "kernel.yama",
+    "kernel.unprivileged",
+    "kernel.randomize",
+    "kernel.kexec",
+    "kernel.perf",
+    "fs.protected",
+    "fs.suid",
+    "net.",
+    "dev.tty",
+    "user.max",
+];
 
 impl Kind for SysctlSpec {
     const NAME: &'static str = "sysctl";
-    const EXAMPLE: &'static str = "sysctl:\n  name: vm.max_map_count\n  value: 262144\n";
+    const EXAMPLE: &'static str = "sysctl:
+  name: vm.max_map_count
+  value: 262144
+";
 
     fn build(self, _: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
-        let fine = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-        if !self.name.contains('.') || self.name.contains("..") || !self.name.chars().all(fine) {
-            return Err(BuildError::field("name", format!("`{}` is not the name of a kernel setting", self.name.escape_debug())));
+        check_name("name", "kernel setting", &self.name, "_-./:@")?;
+        if self.name.split(['.', '/']).any(str::is_empty) {
+            return Err(BuildError::field("name", format!("`{}` is not the name of a kernel setting", self.name)));
         }
-        let value = match (&self.value, self.state) {
-            (Some(serde_json::Value::String(text)), _) => text.split_whitespace().collect::<Vec<_>>().join(" "),
-            (Some(serde_json::Value::Number(number)), _) => number.to_string(),
-            (Some(serde_json::Value::Bool(flag)), _) => u8::from(*flag).to_string(),
-            (None, State::Absent) => String::new(),
-            _ => return Err(BuildError::field("value", "a number or text is needed")),
-        };
-        Ok(vec![Box::new(Sysctl { name: self.name, value, absent: self.state == State::Absent })])
+        let value = self.value.as_deref().map(|value| value.split_whitespace().collect::<Vec<_>>().join(" "));
+        if self.state == Presence::Present && value.is_none() {
+            return Err(BuildError::field("value", "`value` is missing"));
+        }
+        if value.as_ref().is_some_and(|value| value.chars().any(char::is_control)) {
+            return Err(BuildError::field("value", "a value is one line"));
+        }
+        let path = format!("/etc/sysctl.d/60-soc-provision-{}.conf", self.name.replace('/', "."));
+        let value = value.filter(|_| self.state == Presence::Present);
+        let file = value.as_ref().map(|value| {
+            let text = format!("# Managed by soc-provision.\n{} = {value}\n", self.name);
+            ManagedFile { make_parent: true, ..ManagedFile::new(path.clone(), Body::Text(Text::plain(text))) }
+        });
+        Ok(vec![Box::new(Setting { name: self.name, value, path, file })])
     }
 }
 
-/// A kernel setting; for composites too.
+/// One kernel setting.
 #[derive(Debug)]
-pub struct Sysctl {
+struct Setting {
     name: String,
-    value: String,
-    absent: bool,
+    value: Option<String>,
+    path: String,
+    file: Option<ManagedFile>,
 }
 
-impl Sysctl {
-    fn file(&self) -> String {
-        format!("/etc/sysctl.d/60-soc-provision-{}.conf", self.name.replace(['/', '.'], "-"))
+impl Setting {
+    /// The setting's file under `/proc/sys`.
+    fn proc(&self) -> String {
+        crate::resource::interview::sysctl_path(&self.name)
     }
 
-    fn content(&self) -> String {
-        format!("{} = {}\n", self.name, self.value)
+    fn guard(&self, persist: Option<Script>) -> Option<Guard> {
+        let last = self.name.rsplit(['.', '/']).next().unwrap_or_default();
+        if !self.name.starts_with("net") || !CUTTING.contains(&last) {
+            return None;
+        }
+        let proc = self.proc();
+        let saved = format!("sysctl-{}", self.name.replace('/', "."));
+        Some(Guard {
+            what: format!("kernel setting {}", self.name),
+            window: Duration::from_secs(60),
+            kind: GuardKind::Runtime {
+                save: Script::sh("cat -- {} >\"$GUARD\"/{}\n", &[&proc, &saved]),
+                revert: Script::sh("cat -- \"$GUARD\"/{} >{}\n", &[&saved, &proc]),
+                persist: persist.unwrap_or_default(),
+            },
+            hint: format!("the host cannot be reached with {} = {}", self.name, self.value.as_deref().unwrap_or_default()),
+        })
     }
 }
 
-impl Resource for Sysctl {
+impl Resource for Setting {
     fn id(&self) -> ResourceId {
-        ResourceId::new("sysctl", &self.name)
+        ResourceId::new(SysctlSpec::NAME, &self.name)
     }
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
-        vec![Question::Sysctl(self.name.clone()), Question::Digest(self.file())]
-    }
-
-    fn severity(&self) -> Severity {
-        if self.name.starts_with("net.") || self.name.starts_with("kernel.") { Severity::Security } else { Severity::Config }
-    }
-
-    fn claims(&self) -> Vec<Claim> {
-        if self.absent { Vec::new() } else { vec![Claim::Path(self.file())] }
+        match &self.file {
+            Some(file) => file.questions().into_iter().chain([Question::Sysctl(self.name.clone())]).collect(),
+            None => vec![Question::Path(self.path.clone())],
+        }
     }
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
-        let on_disk = view.digest(&self.file())?;
-        if self.absent {
-            let gone = Plan::default().change(Change::remove("file", self.file())).step(Step::new("remove the setting", Script::sh("rm -f -- {}", &[&self.file()])));
-            return Ok(if on_disk.is_some() { gone } else { Plan::in_sync() });
-        }
-        let running = view.sysctl(&self.name)?;
-        let Some(running) = running else {
-            return Err(Undecided::Refused(format!("the host's kernel has no setting `{}`", self.name)));
+        let (Some(file), Some(wanted)) = (&self.file, &self.value) else { return remove_file(view, &self.path) };
+        let Some(seen) = view.sysctl(&self.name)? else {
+            return Err(Undecided::Refused(format!(
+                "the host's kernel has no setting `{}`: load the module that brings it with `kernel_module` before this task, or leave the setting out",
+                self.name
+            )));
         };
-        let now = running.split_whitespace().collect::<Vec<_>>().join(" ");
-        let mut plan = Plan::default();
-        if now != self.value {
-            plan.changes.push(Change::of("value", &now, &self.value));
+        let mut on_disk = file.plan(view)?;
+        for change in &mut on_disk.changes {
+            change.field = format!("on disk: {}", change.field);
         }
-        if on_disk.is_none_or(|digest| *digest != sha256(self.content().as_bytes())) {
-            plan.changes.push(Change::of("on disk", if on_disk.is_some() { "another value" } else { "absent" }, &self.value));
+        if seen == wanted {
+            return Ok(on_disk);
         }
-        if plan.changes.is_empty() {
-            return Ok(plan);
+        // A value that the kernel does not take is an error of the write, shown as such.
+        let set = Script::sh("printf '%s\\n' {} >{}\n", &[wanted, &self.proc()]);
+        let mut plan = Plan::in_sync()
+            .change(Change::of("value", seen, wanted))
+            .step(Step::new(format!("set {} to {wanted}", self.name), set))
+            .effect(Effect::Sysctl(self.name.clone()));
+        let persist = on_disk.steps.first().map(|step| step.script.clone());
+        plan.guard = self.guard(persist);
+        if plan.guard.is_some() {
+            on_disk.steps.clear();
         }
-        let (file, path) = (self.file(), format!("/proc/sys/{}", self.name.replace('.', "/")));
-        let temporary = format!("{file}.soc-new");
-        let script = Script::sh(
-            "printf '%s\\n' {} >{} || { echo 'the kernel does not take this value' >&2; exit 1; }\numask 022; mkdir -p /etc/sysctl.d && printf %s {} >{} && sync {} && mv -fT -- {} {}",
-            &[&self.value, &path, &self.content(), &temporary, &temporary, &temporary, &file],
-        );
-        plan.effects = vec![Effect::Sysctl(self.name.clone()), Effect::Path(file)];
-        Ok(plan.step(Step::new(format!("set {}", self.name), script)))
+        Ok(plan.and(on_disk))
+    }
+
+    fn severity(&self) -> Severity {
+        let protects = PROTECTING.iter().any(|start| self.name.starts_with(start));
+        if protects { Severity::Security } else { Severity::Config }
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        self.file.iter().map(|file| Claim::Path(file.path.clone())).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::observe::{Answer, Observations, Pending};
-    use crate::secret::KeyedDigests;
+    use crate::resource::observe::Answer;
+    use crate::resource::testing::{Bench, absent, run, shown};
 
-    fn plan(running: Option<&str>, disk: Option<&str>) -> Result<Plan, Undecided> {
-        let sysctl = Sysctl { name: "net.ipv4.ip_local_port_range".into(), value: "1024 65000".into(), absent: false };
-        let mut seen = Observations::default();
-        seen.insert(Question::Sysctl(sysctl.name.clone()), Answer::Line(running.map(str::to_owned)));
-        seen.insert(Question::Digest(sysctl.file()), Answer::Digest(disk.map(|text| sha256(text.as_bytes()))));
-        sysctl.plan(&View::new(&Facts::default(), &KeyedDigests::default(), &seen, &Pending::default()))
+    fn plan(yaml: &str, name: &str, value: Option<&str>) -> Result<Plan, Undecided> {
+        let bench = Bench::default();
+        let resource = bench.build(yaml);
+        let mut observed = absent(&*resource);
+        observed.insert(Question::Sysctl(name.into()), Answer::Line(value.map(str::to_owned)));
+        bench.plan(&*resource, &observed)
     }
 
     #[test]
-    fn both_places_are_compared() {
-        let content = "net.ipv4.ip_local_port_range = 1024 65000\n";
-        assert!(plan(Some("1024\t65000"), Some(content)).unwrap().is_in_sync());
-        assert_eq!(plan(Some("1 2"), Some(content)).unwrap().changes.len(), 1);
-        assert_eq!(plan(Some("1024\t65000"), None).unwrap().changes.len(), 1);
-        assert!(matches!(plan(None, None), Err(Undecided::Refused(_))));
+    fn now_and_on_disk() {
+        let fresh = plan(SysctlSpec::EXAMPLE, "vm.max_map_count", Some("65530")).unwrap();
+        let text = "on disk: content: - -> \"# Managed by soc-provision.\\nvm.max_map_count = 262144\\n\"";
+        assert_eq!(shown(&fresh), ["value: 65530 -> 262144", text]);
+        assert_eq!((fresh.steps.len(), fresh.guard.is_none()), (2, true));
+        assert_eq!(plan(SysctlSpec::EXAMPLE, "vm.max_map_count", Some("262144")).unwrap().steps.len(), 1);
+        assert!(matches!(plan(SysctlSpec::EXAMPLE, "vm.max_map_count", None), Err(Undecided::Refused(_))));
+        let range = "sysctl: {name: net.ipv4.ip_local_port_range, value: \"1024   65000\"}";
+        assert_eq!(plan(range, "net.ipv4.ip_local_port_range", Some("1024 65000")).unwrap().changes.len(), 1);
+        for wrong in ["name: a..b, value: 1", "name: a.b", "name: \"a b\", value: 1", "name: ../x, value: 1", "name: a.b, value: []"] {
+            assert!(Bench::default().try_build(&format!("sysctl: {{{wrong}}}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_can_cut_the_login_is_confirmed_before_it_is_written() {
+        let plan =
+            plan("sysctl: {name: net.ipv6.conf.all.disable_ipv6, value: true}", "net.ipv6.conf.all.disable_ipv6", Some("0")).unwrap();
+        assert_eq!(plan.steps.len(), 1);
+        let Some(Guard { kind: GuardKind::Runtime { save, persist, .. }, .. }) = plan.guard else { panic!() };
+        assert!(save.shown().contains("/proc/sys/net/ipv6/conf/all/disable_ipv6"));
+        assert!(persist.shown().contains("/etc/sysctl.d/60-soc-provision-net.ipv6.conf.all.disable_ipv6.conf"));
+    }
+
+    /// Sets a harmless setting to the value that it has.
+    #[test]
+    fn the_write_works_for_real() {
+        let now = std::fs::read_to_string("/proc/sys/kernel/printk_ratelimit").unwrap();
+        let yaml = format!("sysctl: {{name: kernel.printk_ratelimit, value: {}}}", now.trim());
+        let plan = plan(&yaml, "kernel.printk_ratelimit", Some("0 0")).unwrap();
+        let (status, _, stderr) = run(&plan.steps[0].script, &crate::secret::Vault::default());
+        if stderr.contains("Read-only") || stderr.contains("ermission") {
+            eprintln!("skipped: kernel settings cannot be written here");
+            return;
+        }
+        assert_eq!((status, stderr.as_str()), (0, ""));
+        assert_eq!(std::fs::read_to_string("/proc/sys/kernel/printk_ratelimit").unwrap(), now);
     }
 }

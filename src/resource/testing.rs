@@ -44,10 +44,6 @@ pub(crate) fn read(yaml: &str) -> (&'static KindEntry, serde_json::Value) {
     let task: serde_json::Map<String, serde_json::Value> = serde_yaml::from_str(yaml).unwrap();
     let (name, arguments) = task.into_iter().next().unwrap();
     let entry = KINDS.iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("no kind `{name}`"));
-    let arguments = match (arguments, entry.shorthand) {
-        (serde_json::Value::String(text), Some(field)) => serde_json::json!({ field: text }),
-        (other, _) => other,
-    };
     (entry, arguments)
 }
 

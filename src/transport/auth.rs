@@ -86,15 +86,16 @@ impl Login<'_> {
         match self.keys.load(file).await {
             Loaded::Key(key) => self.by_key(file, &key).await,
             Loaded::Locked(public) => self.by_locked(file, public).await,
-            Loaded::Missing if named => self.note(format!("`{}`, which is not there", file.display())),
+            Loaded::Missing if named => Ok(self.note(format!("`{}`, which is not there", file.display()))),
             Loaded::Missing => Ok(false),
-            Loaded::Unusable(why) => self.note(format!("`{}`, which {why}", file.display())),
+            Loaded::Unusable(why) => Ok(self.note(format!("`{}`, which {why}", file.display()))),
         }
     }
 
-    fn note(&mut self, tried: String) -> Result<bool, NoLogin> {
+    /// Notes what did not open the door.
+    fn note(&mut self, tried: String) -> bool {
         self.tried.push(tried);
-        Ok(false)
+        false
     }
 
     async fn by_key(&mut self, file: &Path, key: &Arc<PrivateKey>) -> Result<bool, NoLogin> {
@@ -181,7 +182,7 @@ impl Login<'_> {
                 tracing::debug!("agent: {error}");
                 Err(NoLogin::Dropped)
             }
-            Err(error) => self.note(format!("(the agent did not sign: {error})")),
+            Err(error) => Ok(self.note(format!("(the agent did not sign: {error})"))),
         }
     }
 
@@ -237,7 +238,7 @@ impl Login<'_> {
                     let hidden = prompts.len() == 1 && !prompts[0].echo && !answered;
                     if !hidden && !prompts.is_empty() {
                         let asked: Vec<_> = prompts.iter().map(|prompt| printable(prompt.prompt.trim())).collect();
-                        return self.note(format!("(it asks for `{}`, which nobody can answer here)", asked.join("`, `")));
+                        return Ok(self.note(format!("(it asks for `{}`, which nobody can answer here)", asked.join("`, `"))));
                     }
                     answered |= hidden;
                     let answers = if hidden { vec![password.as_str().to_owned()] } else { Vec::new() };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::{Access, Link};
-use super::dial::{self, Clock, Gates, NoConnection};
+use super::dial::{self, Clock, Gates, NoConnection, Until};
 use super::hop::{self, Route, Surroundings};
 use super::keys::{self, Ask, Keys};
 use super::session::Opening;
@@ -98,6 +98,30 @@ impl Connector {
         }
     }
 
+    /// Lets a host show its key and treats that as the target says (with
+    /// [`AcceptNew`](super::HostKeyPolicy::AcceptNew): pins it), then hangs up. No key, password
+    /// or user name is given to the host; jump hosts are logged in to.
+    ///
+    /// # Errors
+    /// The host cannot be reached, or its key is refused.
+    pub async fn learn_host_key(&self, target: &Target) -> Result<(), Failure> {
+        let inner = &self.0;
+        let route = hop::route(target, &inner.around, &inner.configs).await?;
+        let clock = Clock::new(target.connect_timeout);
+        let work = async {
+            match dial::connect(&route, &inner.keys, &inner.gates, &clock, Until::HostKey).await {
+                Ok(connection) => connection.disconnect().await,
+                Err(NoConnection::Failed(failure) | NoConnection::Dropped(failure)) => return Err(failure),
+                Err(NoConnection::Locked(path)) => {
+                    return Err(Failure::new(FailureClass::Auth, format!("`{}` is encrypted", path.display()))
+                        .hint("add the key to the agent: `ssh-add`"));
+                }
+            }
+            Ok(())
+        };
+        clock.limit(work).await
+    }
+
     async fn open(&self, target: &Target, first: Option<Frame>) -> Result<(Session, Option<PendingReply>), Failure> {
         let opening = Opening::new(first)?;
         if target.local {
@@ -136,7 +160,7 @@ impl Inner {
         let Some(last) = route.hops.last() else { return Err(Failure::new(FailureClass::Bug, "a way of no hops")) };
         let mut tries = 1;
         let connection = loop {
-            match dial::connect(route, &self.keys, &self.gates, clock).await {
+            match dial::connect(route, &self.keys, &self.gates, clock, Until::LoggedIn).await {
                 Ok(connection) => break connection,
                 Err(NoConnection::Locked(path)) => return Ok(Attempt::Locked(path)),
                 Err(NoConnection::Failed(failure)) => return Err(failure),

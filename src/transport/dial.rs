@@ -138,14 +138,22 @@ impl From<Failure> for NoConnection {
     }
 }
 
+/// How far to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// The host has proved to have its key; nothing was offered to it.
+    HostKey,
+    LoggedIn,
+}
+
 /// Takes the whole way.
 ///
 /// # Errors
 /// [`NoConnection`].
-pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &Clock) -> Result<Connection, NoConnection> {
+pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &Clock, until: Until) -> Result<Connection, NoConnection> {
     let mut carriers: Vec<Box<dyn std::any::Any + Send + Sync>> = Vec::new();
     let mut before: Option<(Handle<Client>, Ending, String)> = None;
-    for hop in &route.hops {
+    for (index, hop) in route.hops.iter().enumerate() {
         let place = format!("{}:{}", hop.address, hop.port);
         let via = before.as_ref().map_or(String::new(), |(.., place)| format!("{place}>"));
         let permit = gates.pass(&format!("{via}{place}"), clock).await;
@@ -167,6 +175,9 @@ pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &C
         clock.enter(Stage::Handshake(place.clone()));
         let ending = Ending::default();
         let mut handle = handshake(stream, hop, &place, &ending).await?;
+        if until == Until::HostKey && index + 1 == route.hops.len() {
+            return Ok(Connection { handle, ending, carriers });
+        }
         clock.enter(Stage::Login(hop.to_string()));
         match auth::login(&mut handle, hop, keys).await {
             Ok(()) => {}

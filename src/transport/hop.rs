@@ -158,7 +158,7 @@ fn hop(target: &Target, around: &Surroundings, asked: &Asked, config: &SshConfig
     let certificates = config.certificate_files.iter().map(&expand).collect();
     let known: Vec<PathBuf> = config.known_hosts.iter().map(&expand).collect();
     let usual = |name: &&str| around.home.join(".ssh").join(name);
-    let all_usual: Vec<PathBuf> = DEFAULT_KEYS.iter().map(|name| usual(&name)).collect();
+    let all_usual: Vec<PathBuf> = DEFAULT_KEYS.iter().map(usual).collect();
     // `ssh -G` lists the usual files where none are named.
     let (named, listed): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| !all_usual.contains(file));
     hop.certificates = certificates;
@@ -182,7 +182,7 @@ fn expand_home(path: &Path, home: &Path) -> PathBuf {
     path.strip_prefix("~").map_or_else(|_| path.to_owned(), |rest| home.join(rest))
 }
 
-/// Replaces the tokens of ssh_config(5) that need no connection.
+/// Replaces the tokens of `ssh_config(5)` that need no connection.
 fn tokens(text: &str, hop: &Hop, original: &str, around: &Surroundings) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();

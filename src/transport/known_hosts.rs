@@ -1,5 +1,4 @@
-//! `known_hosts`: its lines, and what they say about a host's key (sshd(8), "SSH_KNOWN_HOSTS FILE
-//! FORMAT"). Own code, because russh's reader accepts revoked keys and knows no authorities.
+//! `known_hosts`: its lines, and what they say about a host's key (`sshd(8)`). Own code, because russh's reader accepts revoked keys and knows no authorities.
 //! Nothing here decides what to do about a host that is unknown: `host_keys.rs` does.
 
 use std::path::{Path, PathBuf};
@@ -172,9 +171,10 @@ fn parse(file: &Path, text: &str) -> Vec<Line> {
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
-        match parse_line(text) {
-            Some((marker, hosts, key)) => lines.push(Line { place, marker, hosts, key }),
-            None => tracing::debug!("{place}: not a line that can be read"),
+        if let Some((marker, hosts, key)) = parse_line(text) {
+            lines.push(Line { place, marker, hosts, key });
+        } else {
+            tracing::debug!("{place}: not a line that can be read");
         }
     }
     lines

@@ -138,12 +138,3 @@ pub use session::{PendingReply, Session};
 /// A byte stream in both directions.
 pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for T {}
-
-/// The SHA-256 fingerprint of a `known_hosts` line's key, as `ssh-keygen -l` prints it.
-#[must_use]
-pub fn fingerprint_of_line(line: &str) -> Option<String> {
-    let mut words = line.split_whitespace().skip(1);
-    let key = format!("{} {}", words.next()?, words.next()?);
-    let key = russh::keys::ssh_key::PublicKey::from_openssh(&key).ok()?;
-    Some(key.fingerprint(russh::keys::HashAlg::Sha256).to_string())
-}

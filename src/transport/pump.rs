@@ -102,7 +102,7 @@ impl Shared {
     }
 
     /// Ends the session: the first waiting frame gets `first`, the others and all later ones `rest`.
-    pub(super) fn end(&self, first: SessionError, rest: SessionError) {
+    pub(super) fn end(&self, first: &SessionError, rest: &SessionError) {
         let waiting = {
             let mut state = self.state();
             if state.over.is_some() {
@@ -122,7 +122,7 @@ impl Shared {
     /// Ends the session because the connection or the shell is gone.
     pub(super) fn lose(&self, why: &str) {
         let lost = SessionError::Lost(why.to_owned());
-        self.end(lost.clone(), lost);
+        self.end(&lost, &lost);
     }
 
     /// A frame was handed over whole: its time begins now, if it is its turn.
@@ -233,7 +233,7 @@ pub(super) async fn read(
                 let Some((at, given)) = shared.due() else { continue };
                 if at <= Instant::now() {
                     let rest = format!("closed, because an earlier command took longer than {} s", given.as_secs());
-                    shared.end(SessionError::Deadline(given), SessionError::Lost(rest));
+                    shared.end(&SessionError::Deadline(given), &SessionError::Lost(rest));
                     kill(&access, &shell).await;
                     return;
                 }

@@ -244,7 +244,7 @@ impl Session {
     /// Kills the frame under way and closes.
     pub async fn kill(&self) {
         let lost = SessionError::Lost("killed".to_owned());
-        self.shared.end(lost.clone(), lost);
+        self.shared.end(&lost, &lost);
         pump::kill(&self.access, &self.shell).await;
         self.access.disconnect().await;
     }

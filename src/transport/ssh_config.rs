@@ -115,7 +115,7 @@ impl SshConfigs {
         let (mut matter, mut whole, mut state) = (false, true, String::new());
         for path in paths {
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            state.push_str(&format!("{}\0{}\0", path.display(), sha256(text.as_bytes())));
+            state.extend([path.to_string_lossy().as_ref(), "\0", &sha256(text.as_bytes()), "\0"]);
             for line in text.lines() {
                 let line = line.trim().replace('=', " ").to_ascii_lowercase();
                 let Some(word) = line.split_ascii_whitespace().next() else { continue };
@@ -253,5 +253,26 @@ mod tests {
         assert_eq!(config.identity_files, ["~/.ssh/a", "~/.ssh/b"]);
         assert!(config.identities_only && config.strict && config.proxy_command.is_none());
         assert_eq!(config.known_hosts.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_real_ssh_is_asked_and_its_answer_kept() {
+        let (dir, mut configs) = configs("Host *.lab.invalid\n  Port 2200\n", "STOCK\n", None);
+        configs.cache = Some(dir.path().join("cache"));
+        let query = Query { host: "web.lab.invalid".into(), user: Some("bob".into()), port: Some(2222) };
+        let asked = configs.of(query.clone()).await.unwrap();
+        if asked == SshConfig::default() {
+            eprintln!("skipped: there is no ssh");
+            return;
+        }
+        assert_eq!((asked.port, asked.user.as_deref(), asked.hostname.as_deref()), (Some(2222), Some("bob"), Some("web.lab.invalid")));
+        let kept = std::fs::read_dir(dir.path().join("cache")).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(&kept, serde_json::to_vec(&SshConfig { port: Some(7), ..asked }).unwrap()).unwrap();
+        configs.answers = Mutex::default();
+        assert_eq!(configs.of(query.clone()).await.unwrap().port, Some(7), "no process is started for what is kept");
+        std::fs::write(dir.path().join(".ssh/config"), "Host *\n  Port 2201\n").unwrap();
+        configs.answers = Mutex::default();
+        configs.files = OnceCell::new();
+        assert_eq!(configs.of(query).await.unwrap().port, Some(2222), "another configuration, another question");
     }
 }

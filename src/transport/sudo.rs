@@ -102,7 +102,7 @@ impl Start {
             return Refusal::NeedsTerminal;
         }
         if !self.sudo {
-            return Refusal::Failed(no_shell(&said, ending));
+            return Refusal::Failed(no_shell(said, ending));
         }
         let (message, hint) = if has("a password is required") || has("no password was provided") {
             ("`sudo` asks for a password, and none was given", "ask for it with `-K`, or set `ansible_become_password` from a secret")
@@ -161,11 +161,11 @@ fn refused(heard: &Heard) -> Failure {
     failure
 }
 
-fn no_shell(said: &str, ending: Option<&str>) -> Failure {
+fn no_shell(said: String, ending: Option<&str>) -> Failure {
     let mut failure = Failure::new(FailureClass::Auth, "the user logs in, but gets no shell")
         .hint("give the user a login shell on the host (`chsh -s /bin/sh`), or log in as another user (`-u`)");
     failure.causes.extend(ending.map(str::to_owned));
-    failure.stderr = said.to_owned();
+    failure.stderr = said;
     failure
 }
 

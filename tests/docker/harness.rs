@@ -164,7 +164,8 @@ impl Host {
 
     /// Short ids of a project's containers by name.
     pub(crate) fn containers(&self, project: &str) -> BTreeMap<String, String> {
-        let lines = self.ask(&format!("docker ps -a --filter label=com.docker.compose.project={project} --format '{{{{.Names}}}} {{{{.ID}}}}'"));
+        let lines =
+            self.ask(&format!("docker ps -a --filter label=com.docker.compose.project={project} --format '{{{{.Names}}}} {{{{.ID}}}}'"));
         lines.lines().filter_map(|line| line.split_once(' ')).map(|(name, id)| (name.to_owned(), id.to_owned())).collect()
     }
 }

@@ -59,7 +59,11 @@ fn ready(test: &str, project: &str) -> Option<Host> {
 
 fn recreated(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
-    before.iter().filter(|(name, id)| after.get(*name) != Some(id)).map(|(name, _)| name.trim_start_matches("exact-").trim_end_matches("-1").to_owned()).collect()
+    before
+        .iter()
+        .filter(|(name, id)| after.get(*name) != Some(id))
+        .map(|(name, _)| name.trim_start_matches("exact-").trim_end_matches("-1").to_owned())
+        .collect()
 }
 
 #[test]
@@ -110,7 +114,11 @@ fn drift_is_seen_and_repaired() {
         ("docker network disconnect exact_default exact-db-1", "db.networks", &["db"]),
         ("f=$(ls /var/lib/soc-provision/stacks/exact/files/*/app.conf); echo x >>$f", "app.conf.content", &["app"]),
         ("f=$(ls /var/lib/soc-provision/stacks/exact/secrets/*/token); echo xxxxxxx >$f", "token.content", &["app", "db"]),
-        ("docker run -d --name exact-rogue --label com.docker.compose.project=exact --label com.docker.compose.service=rogue exact-db:1", "container exact-rogue", &[]),
+        (
+            "docker run -d --name exact-rogue --label com.docker.compose.project=exact --label com.docker.compose.service=rogue exact-db:1",
+            "container exact-rogue",
+            &[],
+        ),
         ("docker tag exact-db:1 exact-web:1", "image", &[]),
         ("echo ' ' >>/var/lib/soc-provision/stacks/exact/current/compose.yml", "compose.yml.content", &[]),
         ("docker rm -f exact-web-1; docker run -d --name exact-web-1 exact-web:1", "container exact-web-1", &["web"]),

@@ -65,6 +65,8 @@ fn sudo(password: Option<&str>) -> Privilege {
 async fn every_login_shell_becomes_root() {
     let Some(lab) = lab() else { return };
     let connector = lab.connector();
+    // No login shell may choke on a long command.
+    let long = "x".repeat(28 << 10);
     for (user, password) in [
         ("root", None),
         ("ops", None),
@@ -76,13 +78,13 @@ async fn every_login_shell_becomes_root() {
         ("noisy", None),
     ] {
         let target = lab.target(user, sudo(password));
-        let (session, first) = connector.connect_with(&target, code("id -u; echo \"it's $HOME\" >&2")).await.unwrap();
+        let (session, first) = connector.connect_with(&target, code(&format!("id -u; echo \"it's $HOME\" >&2; : {long}"))).await.unwrap();
         let first = first.wait().await.unwrap();
         assert_eq!((first.stdout.as_slice(), first.stderr.as_slice()), (&b"0\n"[..], &b"it's /root\n"[..]), "{user}");
         let odd = session.run(code("printf 'a\\0b\\377'; exit 5")).await.unwrap();
         assert_eq!((odd.status, odd.stdout.as_slice()), (5, &b"a\0b\xff"[..]), "{user}");
         session.close().await;
-        let plain = connector.connect_with(&lab.target(user, Privilege::AsLogin), code("id -un")).await.unwrap();
+        let plain = connector.connect_with(&lab.target(user, Privilege::AsLogin), code(&format!("id -un; : {long}"))).await.unwrap();
         assert_eq!(plain.1.wait().await.unwrap().stdout, format!("{user}\n").into_bytes());
         assert_eq!(echo(&plain.0, "more").await, "more");
     }

@@ -155,6 +155,20 @@ async fn host_keys_unknown_pinned_changed_revoked_hashed() {
 }
 
 #[tokio::test]
+async fn a_host_key_is_learnt_without_offering_anything() {
+    let server = sshd!();
+    std::fs::remove_file(server.path("known_hosts")).unwrap();
+    let target = Target { host_keys: HostKeyPolicy::AcceptNew, identity_files: Vec::new(), ..server.target() };
+    server.connector().learn_host_key(&target).await.unwrap();
+    let line = std::fs::read_to_string(server.path("known_hosts")).unwrap();
+    let shown = soc_provision::transport::fingerprint_of_line(&line).unwrap();
+    let expected = Command::new("ssh-keygen").arg("-lf").arg(server.path("host.pub")).output().unwrap();
+    assert!(String::from_utf8(expected.stdout).unwrap().contains(&shown), "{shown}");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!server.log().contains("Failed") && !server.log().contains("Invalid user"), "{}", server.log());
+}
+
+#[tokio::test]
 async fn certificates_of_hosts_and_users() {
     let server = sshd!();
     let dir = server.dir.path();

@@ -1,6 +1,6 @@
 //! One opened store for all hosts of a run: each file is opened once, whoever asks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
@@ -9,30 +9,23 @@ use super::error::VaultError;
 use super::identity::Keyring;
 use super::unlock::{Access, Opened, Unlocked};
 use crate::diagnostic::Diagnostic;
-use crate::secret::{KeyedDigests, SecretName, Vault};
+use crate::secret::{KeyedDigests, SecretName};
 
 /// Runs a secret's command on the controller; see [`super::Run`].
 pub type OwnedRun = Box<dyn Fn(&[String]) -> Result<Zeroizing<Vec<u8>>, String> + Send + Sync>;
 
-/// A store with the means to open it, shared by the hosts of a run.
+/// The means to open a store, shared by the hosts of a run, and what was opened so far.
 pub struct Opener {
-    store: Store,
     keyring: Keyring,
     run: OwnedRun,
     opened: Mutex<Opened>,
 }
 
 impl Opener {
-    /// An opener that has opened nothing yet.
+    /// An opener that has opened nothing yet, for one store.
     #[must_use]
-    pub fn new(store: Store, keyring: Keyring, run: OwnedRun) -> Self {
-        Self { store, keyring, run, opened: Mutex::default() }
-    }
-
-    /// The store.
-    #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.store
+    pub fn new(keyring: Keyring, run: OwnedRun) -> Self {
+        Self { keyring, run, opened: Mutex::default() }
     }
 
     /// Opens the secrets that a host needs. Blocks: it may decrypt, run commands and ask for a
@@ -40,28 +33,34 @@ impl Opener {
     ///
     /// # Errors
     /// As [`Store::unlock`].
-    pub fn unlock(&self, names: &[SecretName]) -> Result<Arc<Vault>, Vec<VaultError>> {
-        self.unlocked(names).map(|unlocked| Arc::new(unlocked.vault))
-    }
-
-    fn unlocked(&self, names: &[SecretName]) -> Result<Unlocked, Vec<VaultError>> {
+    pub fn unlock(&self, store: &Store, names: &[SecretName]) -> Result<Unlocked, Vec<VaultError>> {
         let access = Access { keyring: &self.keyring, run: &*self.run };
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        self.store.unlock_with(names, access, &mut opened)
+        store.unlock_with(names, access, &mut opened)
+    }
+
+    /// One value, for a login.
+    ///
+    /// # Errors
+    /// As [`Store::unlock`].
+    pub fn reveal(&self, store: &Store, name: &SecretName) -> Result<Zeroizing<String>, Vec<VaultError>> {
+        let access = Access { keyring: &self.keyring, run: &*self.run };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        store.reveal_with(name, access, &mut opened)
     }
 
     /// Keyed digests of all secrets: the stored ones, and those that are not stored computed now
     /// if an identity opens the secrets. What then still lacks one is told as warnings, which
     /// matter only to hosts that use it.
     #[must_use]
-    pub fn digests(&self) -> (KeyedDigests, Vec<Diagnostic>) {
-        let names: Vec<_> = self.store.undigested(&self.store.names()).into_iter().map(|(name, _)| name).collect();
+    pub fn digests(&self, store: &Store) -> (KeyedDigests, Vec<Diagnostic>) {
+        let names: Vec<_> = store.undigested(&store.names()).into_iter().map(|(name, _)| name).collect();
         if names.is_empty() {
-            return (self.store.digests(), Vec::new());
+            return (store.digests(), Vec::new());
         }
-        match self.unlocked(&names) {
+        match self.unlock(store, &names) {
             Ok(unlocked) => (unlocked.digests, unlocked.warnings),
-            Err(_) => (self.store.digests(), self.store.undigested(&names).into_iter().map(|(_, why)| Diagnostic::warning(why)).collect()),
+            Err(_) => (store.digests(), store.undigested(&names).into_iter().map(|(_, why)| Diagnostic::warning(why)).collect()),
         }
     }
 }

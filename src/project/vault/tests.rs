@@ -365,20 +365,22 @@ fn an_opener_shared_by_hosts_runs_and_opens_once() {
         counter.fetch_add(1, Ordering::Relaxed);
         Ok(Zeroizing::new(b"third-value".to_vec()))
     });
-    let opener = Opener::new(project.store(), project.keyring("me"), run);
-    let (digests, warnings) = opener.digests();
+    let opener = Opener::new(project.keyring("me"), run);
+    let store = project.store();
+    let (digests, warnings) = opener.digests(&store);
     assert!(warnings.is_empty());
     assert_eq!(digests.names().count(), 3);
     std::thread::scope(|scope| {
         for name in ["a", "b", "c", "c"] {
-            let opener = &opener;
-            scope.spawn(move || assert!(opener.unlock(&[secret(name)]).unwrap().contains(&secret(name))));
+            let (opener, store) = (&opener, &store);
+            scope.spawn(move || assert!(opener.unlock(store, &[secret(name)]).unwrap().vault.contains(&secret(name))));
         }
     });
     assert_eq!(runs.load(Ordering::Relaxed), 1);
     // Once open, the file is not read again.
     fs::remove_file(project.secrets().join("all.yml.age")).unwrap();
-    assert!(opener.unlock(&[secret("a"), secret("b")]).is_ok());
-    let nobody = Opener::new(project.store(), Keyring::new(IdentitySources::default(), None), Box::new(|_| Err("no".into())));
-    assert_eq!(nobody.digests().1.len(), 1);
+    assert!(opener.unlock(&store, &[secret("a"), secret("b")]).is_ok());
+    assert_eq!(opener.reveal(&store, &secret("b")).unwrap().as_str(), "second-value");
+    let nobody = Opener::new(Keyring::new(IdentitySources::default(), None), Box::new(|_| Err("no".into())));
+    assert_eq!(nobody.digests(&store).1.len(), 1);
 }

@@ -75,12 +75,17 @@ impl Store {
         Ok(Unlocked { vault, digests, warnings })
     }
 
-    /// One secret's value, for `secrets get` alone.
+    /// One secret's value, for `secrets get` and logins alone.
     ///
     /// # Errors
     /// As [`Store::unlock`].
     pub fn reveal(&self, name: &SecretName, access: Access<'_>) -> Result<Zeroizing<String>, Vec<VaultError>> {
-        let mut values = self.values(std::slice::from_ref(name), access, &mut Opened::default())?;
+        self.reveal_with(name, access, &mut Opened::default())
+    }
+
+    /// The same, with what was opened before.
+    pub(super) fn reveal_with(&self, name: &SecretName, access: Access<'_>, opened: &mut Opened) -> Result<Zeroizing<String>, Vec<VaultError>> {
+        let mut values = self.values(std::slice::from_ref(name), access, opened)?;
         values.remove(name).ok_or_else(|| vec![self.unknown(name)])
     }
 

@@ -76,7 +76,11 @@ impl Probed {
 
     /// Processes under a profile.
     pub(super) fn pids_under(&self, name: &str) -> Vec<u64> {
-        self.labels.iter().filter(|(_, label)| label.split("//").any(|part| part.trim_start_matches('&') == name)).map(|(pid, _)| *pid).collect()
+        self.labels
+            .iter()
+            .filter(|(_, label)| label.split("//").any(|part| part.trim_start_matches('&') == name))
+            .map(|(pid, _)| *pid)
+            .collect()
     }
 }
 

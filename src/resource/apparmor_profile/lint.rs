@@ -81,11 +81,14 @@ fn container(profile: &ProfileText, findings: &mut Vec<Finding>) {
         files.iter().any(|rule| !rule.deny && rule.permissions.contains(permission) && (rule.path == "**" || rule.covers(path)))
     };
     for peer in ["unconfined", "runc"] {
-        let message = format!("there is no `signal (receive) peer={peer},`: {}", if peer == "runc" {
-            "where runc has a profile of its own (Ubuntu 24.04 and later), containers cannot be stopped"
-        } else {
-            "containers cannot be stopped"
-        });
+        let message = format!(
+            "there is no `signal (receive) peer={peer},`: {}",
+            if peer == "runc" {
+                "where runc has a profile of its own (Ubuntu 24.04 and later), containers cannot be stopped"
+            } else {
+                "containers cannot be stopped"
+            }
+        );
         find(!profile.rules.iter().any(|rule| receives_signals_of(rule, peer)), Code::NoSignal, &message);
     }
     let executes = files.iter().any(|rule| !rule.deny && rule.permissions.to_ascii_lowercase().contains('x'));
@@ -111,7 +114,9 @@ fn receives_signals_of(rule: &Statement, peer: &str) -> bool {
     let limited = words.iter().any(|word| matches!(*word, "send" | "receive" | "r" | "w" | "rw" | "read" | "write"));
     let receives = !limited || words.iter().any(|word| matches!(*word, "receive" | "r" | "rw" | "read"));
     let peers: Vec<&str> = words.iter().filter_map(|word| word.strip_prefix("peer=")).collect();
-    receives && (peers.is_empty() || peers.iter().any(|name| matches!(name.trim_matches('"'), name if name == peer || name == "*" || name == "**")))
+    receives
+        && (peers.is_empty()
+            || peers.iter().any(|name| matches!(name.trim_matches('"'), name if name == peer || name == "*" || name == "**")))
 }
 
 fn allows_network(rule: &Statement, family: &str) -> bool {

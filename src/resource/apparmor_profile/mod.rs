@@ -142,7 +142,8 @@ impl AppArmorPolicy {
 
     /// A host whose kernel does not enforce AppArmor.
     fn without_apparmor(&self) -> Result<Plan, Undecided> {
-        let reason = format!("AppArmor is off on this host: Docker would run containers that ask for `{}` unconfined, and say nothing", self.name);
+        let reason =
+            format!("AppArmor is off on this host: Docker would run containers that ask for `{}` unconfined, and say nothing", self.name);
         match self.if_missing {
             IfMissing::Warn => Ok(Plan::in_sync().note(reason)),
             IfMissing::Fail => Err(Undecided::Refused(format!(
@@ -160,8 +161,12 @@ impl AppArmorPolicy {
                     plan.changes.push(Change::of("mode", &loaded.mode, self.mode.as_str()));
                 }
                 match &loaded.digest {
-                    None => plan.notes.push("the kernel does not give out the digest of the loaded policy: only its mode was compared".to_owned()),
-                    Some(digest) if *digest != probed.wanted => plan.changes.push(Change::of("loaded policy", short(digest), short(&probed.wanted))),
+                    None => plan
+                        .notes
+                        .push("the kernel does not give out the digest of the loaded policy: only its mode was compared".to_owned()),
+                    Some(digest) if *digest != probed.wanted => {
+                        plan.changes.push(Change::of("loaded policy", short(digest), short(&probed.wanted)))
+                    }
                     Some(_) => {}
                 }
             }
@@ -237,7 +242,9 @@ impl Resource for AppArmorPolicy {
         }
         if probed.parser_missing {
             view.package("apparmor")?;
-            return Err(Undecided::Refused("`apparmor_parser` is not on the host; install package `apparmor` before its profiles".to_owned()));
+            return Err(Undecided::Refused(
+                "`apparmor_parser` is not on the host; install package `apparmor` before its profiles".to_owned(),
+            ));
         }
         self.plan_present(&probed, view)
     }

@@ -25,11 +25,17 @@ fn with_labels(observed: &mut crate::resource::observe::Observations, labels: &s
 #[test]
 fn the_shipped_profile_passes_and_the_circulating_one_does_not() {
     let content = WAF.replace("  /tmp/** rwk,\n", "  /tmp/** rwk,\n  deny /** w,\n");
-    assert!(refusal::<AppArmorProfile>(serde_json::json!({ "name": "docker-waf", "content": content })).contains("takes away what others allow"));
+    assert!(
+        refusal::<AppArmorProfile>(serde_json::json!({ "name": "docker-waf", "content": content }))
+            .contains("takes away what others allow")
+    );
     let accepted = serde_json::json!({ "name": "docker-waf", "content": content, "accept": ["deny-beats-allow"] });
     assert!(build::<AppArmorProfile>(accepted).is_ok());
     let lax = WAF.replace("flags=(", "flags=(complain,");
-    assert!(refusal::<AppArmorProfile>(serde_json::json!({ "name": "docker-waf", "content": lax })).contains("keeps profile `docker-waf` from being enforced"));
+    assert!(
+        refusal::<AppArmorProfile>(serde_json::json!({ "name": "docker-waf", "content": lax }))
+            .contains("keeps profile `docker-waf` from being enforced")
+    );
     assert!(refusal::<AppArmorProfile>(serde_json::json!({ "name": "other", "content": WAF })).contains("no `profile other"));
 }
 

@@ -122,12 +122,14 @@ impl Scanner {
 impl ProfileText {
     /// The profile of this name at the top level of the text.
     pub(super) fn find(statements: &[Statement], name: &str) -> Option<Self> {
-        let at = statements.iter().position(|statement| statement.depth == 0 && statement.opens && head_name(&statement.text) == Some(name))?;
+        let at =
+            statements.iter().position(|statement| statement.depth == 0 && statement.opens && head_name(&statement.text) == Some(name))?;
         let head = statements[at].clone();
         let inside = statements[at + 1..].iter().take_while(|statement| statement.depth > 0);
         let rules = inside.filter(|statement| statement.depth == 1 && !statement.opens).cloned().collect();
         let (before, flags) = head.text.split_once("flags=(").unwrap_or((&head.text, ""));
-        let flags = flags.split(')').next().unwrap_or_default().split([',', ' ']).filter(|flag| !flag.is_empty()).map(str::to_owned).collect();
+        let flags =
+            flags.split(')').next().unwrap_or_default().split([',', ' ']).filter(|flag| !flag.is_empty()).map(str::to_owned).collect();
         let attached = before.split(' ').filter(|word| *word != "profile").any(|word| word.starts_with(['/', '@', '"']));
         Some(Self { attached, flags, rules, head })
     }

@@ -184,7 +184,10 @@ impl RuleSet {
     }
 
     fn without_audit(&self) -> Result<Plan, Undecided> {
-        let reason = format!("the host's kernel records nothing for it (`auditctl -s` fails, as in a container): audit rules `{}` cannot be loaded", self.name);
+        let reason = format!(
+            "the host's kernel records nothing for it (`auditctl -s` fails, as in a container): audit rules `{}` cannot be loaded",
+            self.name
+        );
         match self.if_missing {
             IfMissing::Warn => Ok(Plan::in_sync().note(reason)),
             IfMissing::Fail => Err(Undecided::Refused(format!("{reason}; set `if_missing: warn` to go on without"))),
@@ -244,7 +247,8 @@ impl RuleSet {
             return Ok(Plan::in_sync());
         }
         refuse_locked(probed)?;
-        let script = file.remove().then("PATH=$PATH:/usr/sbin\n! command -v augenrules >/dev/null 2>&1 || augenrules --load >/dev/null\n", &[]);
+        let script =
+            file.remove().then("PATH=$PATH:/usr/sbin\n! command -v augenrules >/dev/null 2>&1 || augenrules --load >/dev/null\n", &[]);
         let plan = Plan::in_sync().change(Change::remove("file", &file.path)).step(Step::new(format!("remove {}", file.path), script));
         Ok(plan.effect(Effect::Path(file.path)).effect(Effect::Raw(format!("audit_rules {}", self.name))))
     }
@@ -253,7 +257,10 @@ impl RuleSet {
 fn refuse_locked(probed: &Probed) -> Result<(), Undecided> {
     // auditctl(8), `-e 2`.
     if probed.enabled == Some(2) {
-        return Err(Undecided::Refused("the audit rules are locked until the next boot (`-e 2` in a rule file): reboot the host, or take the lock out first".to_owned()));
+        return Err(Undecided::Refused(
+            "the audit rules are locked until the next boot (`-e 2` in a rule file): reboot the host, or take the lock out first"
+                .to_owned(),
+        ));
     }
     Ok(())
 }
@@ -310,7 +317,8 @@ mod tests {
     }
 
     const LOADED: &str = "##unit enabled\n##parent /etc/sysconfig/docker\n##enabled 1\n-w /etc/docker -p rwxa -k docker\n-a always,exit -F arch=b64 -S mount -F key=mounts\n";
-    const FILE: &str = "-w /etc/docker -p rwxa -k docker\n-w /etc/sysconfig/docker -p rwxa -k docker\n-a always,exit -F arch=b64 -S mount -k mounts\n";
+    const FILE: &str =
+        "-w /etc/docker -p rwxa -k docker\n-w /etc/sysconfig/docker -p rwxa -k docker\n-a always,exit -F arch=b64 -S mount -k mounts\n";
 
     #[test]
     fn every_rule_is_looked_up_in_what_is_loaded() {
@@ -334,8 +342,12 @@ mod tests {
     #[test]
     fn a_host_without_audit_fails_closed() {
         let resource = docker();
-        assert!(matches!(plan(&*resource, &bare(&*resource, "##missing")), Err(Undecided::Refused(reason)) if reason.contains("install package")));
-        assert!(matches!(plan(&*resource, &bare(&*resource, "##unit \n")), Err(Undecided::Refused(reason)) if reason.contains("as in a container")));
+        assert!(
+            matches!(plan(&*resource, &bare(&*resource, "##missing")), Err(Undecided::Refused(reason)) if reason.contains("install package"))
+        );
+        assert!(
+            matches!(plan(&*resource, &bare(&*resource, "##unit \n")), Err(Undecided::Refused(reason)) if reason.contains("as in a container"))
+        );
         let warn = build::<AuditRules>(serde_json::json!({ "name": "d", "paths": ["/etc"], "if_missing": "warn" })).unwrap();
         assert_eq!(plan(&*warn, &bare(&*warn, "##unit \n")).unwrap().notes.len(), 1);
     }
@@ -343,7 +355,10 @@ mod tests {
     #[test]
     fn mistakes_name_their_field() {
         assert!(refusal::<AuditRules>(serde_json::json!({ "name": "d", "paths": ["etc"] })).starts_with("paths[0]: "));
-        assert!(refusal::<AuditRules>(serde_json::json!({ "name": "d", "paths": ["/a"], "watches": [{ "path": "/b", "permissions": "z" }] })).starts_with("watches[0]: "));
+        assert!(
+            refusal::<AuditRules>(serde_json::json!({ "name": "d", "paths": ["/a"], "watches": [{ "path": "/b", "permissions": "z" }] }))
+                .starts_with("watches[0]: ")
+        );
         assert!(refusal::<AuditRules>(serde_json::json!({ "name": "d", "paths": ["/a", "/a"] })).contains("listed twice"));
         assert!(refusal::<AuditRules>(serde_json::json!({ "name": "d" })).contains("neither"));
     }

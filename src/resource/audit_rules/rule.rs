@@ -33,7 +33,10 @@ impl Watch {
         let path = &self.path;
         let plain = path.chars().all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\'' | '*' | '?'));
         if !path.starts_with('/') || path.len() < 2 || path.ends_with('/') || path.contains("/../") || !plain {
-            return Err(format!("`{}` cannot be watched: give an absolute path without wildcards, white space or a final `/`", path.escape_debug()));
+            return Err(format!(
+                "`{}` cannot be watched: give an absolute path without wildcards, white space or a final `/`",
+                path.escape_debug()
+            ));
         }
         let letters: BTreeSet<char> = self.permissions.chars().collect();
         if letters.is_empty() || letters.len() != self.permissions.len() || !letters.iter().all(|c| "rwxa".contains(*c)) {
@@ -67,7 +70,10 @@ pub(super) fn check_key(key: &str) -> Result<(), String> {
 pub(super) fn check_line(line: &str) -> Result<(), String> {
     let words: Vec<&str> = line.split(' ').collect();
     if line.contains(|c: char| c.is_control() || c == '#') || !matches!(words.first(), Some(&"-a" | &"-A" | &"-w")) {
-        return Err(format!("`{}` is not a rule: it begins with `-a` or `-w`; options that change the audit system as a whole have no place here", line.escape_debug()));
+        return Err(format!(
+            "`{}` is not a rule: it begins with `-a` or `-w`; options that change the audit system as a whole have no place here",
+            line.escape_debug()
+        ));
     }
     let mut rest = words.iter().skip(1).step_by(2).zip(words.iter().skip(2).step_by(2));
     if let Some((_, option)) = rest.find(|(_, option)| !matches!(**option, "-F" | "-C" | "-S" | "-k" | "-p")) {
@@ -121,7 +127,8 @@ fn field(condition: &str) -> String {
     if let Some(letters) = condition.strip_prefix("perm=") {
         return permissions(letters);
     }
-    let condition = condition.strip_prefix("dir=").map_or_else(|| condition.to_owned(), |path| format!("path={}", path.trim_end_matches('/')));
+    let condition =
+        condition.strip_prefix("dir=").map_or_else(|| condition.to_owned(), |path| format!("path={}", path.trim_end_matches('/')));
     // The kernel's "no login" is listed as `-1` or `unset`, and written as either or as a number.
     ["=-1", "=4294967295"].iter().find_map(|end| condition.strip_suffix(end)).map_or(condition.clone(), |start| format!("{start}=unset"))
 }
@@ -134,7 +141,10 @@ mod tests {
     fn spellings_of_one_rule_are_equal() {
         for (one, other) in [
             ("-w /etc/docker -p rwxa -k docker", "-a exit,always -F dir=/etc/docker/ -F perm=axwr -F key=docker"),
-            ("-a always,exit -F arch=b64 -S adjtimex -S settimeofday -k time", "-a always,exit -F arch=b64 -S adjtimex,settimeofday -F key=time"),
+            (
+                "-a always,exit -F arch=b64 -S adjtimex -S settimeofday -k time",
+                "-a always,exit -F arch=b64 -S adjtimex,settimeofday -F key=time",
+            ),
             ("-a always,exit -F auid!=4294967295 -k x", "-a always,exit -S all -F auid!=-1 -F key=x"),
         ] {
             assert_eq!(normal(one), normal(other));
@@ -146,7 +156,9 @@ mod tests {
     fn mistakes_are_refused() {
         let watch = |path: &str, permissions: &str| Watch { path: path.into(), permissions: permissions.into(), key: None };
         assert!(watch("/etc/docker", "wa").check().is_ok());
-        for (path, permissions) in [("etc", "r"), ("/a b", "r"), ("/etc/", "r"), ("/etc/*", "r"), ("/x\n-D", "r"), ("/x", "rr"), ("/x", "q"), ("/x", "")] {
+        for (path, permissions) in
+            [("etc", "r"), ("/a b", "r"), ("/etc/", "r"), ("/etc/*", "r"), ("/x\n-D", "r"), ("/x", "rr"), ("/x", "q"), ("/x", "")]
+        {
             assert!(watch(path, permissions).check().is_err(), "{path} {permissions}");
         }
         assert!(check_line("-a always,exit -F arch=b64 -S mount -k mounts").is_ok());

@@ -259,7 +259,9 @@ fn strangers(stack: &Stack, observed: &Observed<'_>, difference: &mut Difference
         let ours = container.project() == stack.name;
         let declared = stack.services.iter().any(|service| service.name == container.service());
         if ours && !declared && !container.is_one_off() {
-            difference.changes.push(Change::remove(format!("container {}", container.name), format!("{}, undeclared", container.condition())));
+            difference
+                .changes
+                .push(Change::remove(format!("container {}", container.name), format!("{}, undeclared", container.condition())));
             difference.strangers.push(container.id.clone());
         } else if !ours && expected.contains(&container.name) {
             let before = format!("{}, not made by this stack", container.condition());

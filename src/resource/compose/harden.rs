@@ -34,14 +34,45 @@ pub struct Exception {
 
 /// Words of exceptions; those that end in a colon are followed by a name.
 const WORDS: &[&str] = &[
-    "all-caps", "apparmor-unconfined", "cap:", "device:", "docker-socket", "host-ipc", "host-network", "host-path:", "host-pid",
-    "host-userns", "latest", "new-privileges", "no-limits", "privileged", "root", "seccomp-unconfined", "writable-root",
+    "all-caps",
+    "apparmor-unconfined",
+    "cap:",
+    "device:",
+    "docker-socket",
+    "host-ipc",
+    "host-network",
+    "host-path:",
+    "host-pid",
+    "host-userns",
+    "latest",
+    "new-privileges",
+    "no-limits",
+    "privileged",
+    "root",
+    "seccomp-unconfined",
+    "writable-root",
 ];
 /// Docker's default capabilities but for `NET_RAW`: a service may name them without an exception.
 const PLAIN_CAPABILITIES: &[&str] =
     &["AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID"];
 /// Directories of the host that give a container power over it, or sight of everything.
-const HOST_PATHS: &[&str] = &["/", "/boot", "/dev", "/etc", "/home", "/lib", "/proc", "/root", "/run", "/sys", "/usr", "/var", "/var/lib", "/var/lib/docker", "/var/run"];
+const HOST_PATHS: &[&str] = &[
+    "/",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/proc",
+    "/root",
+    "/run",
+    "/sys",
+    "/usr",
+    "/var",
+    "/var/lib",
+    "/var/lib/docker",
+    "/var/run",
+];
 /// Processes that a container may have unless it says otherwise.
 const PIDS: u64 = 512;
 
@@ -97,7 +128,9 @@ fn check_exceptions(model: &Model, exceptions: &BTreeMap<String, Exception>, pro
             problems.push(format!("the exception for `{name}` gives no reason"));
         }
         for word in &exception.allow {
-            let fits = WORDS.iter().any(|known| if known.ends_with(':') { word.starts_with(known) && word.len() > known.len() } else { word == known });
+            let fits = WORDS
+                .iter()
+                .any(|known| if known.ends_with(':') { word.starts_with(known) && word.len() > known.len() } else { word == known });
             if !fits {
                 let hint = nearest(word, WORDS.iter().copied()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
                 problems.push(format!("`{word}` in the exception for `{name}` is not something that can be allowed{hint}"));
@@ -236,7 +269,12 @@ mod tests {
         normalise(&mut model, &BTreeMap::new()).unwrap();
         let exceptions = exceptions
             .iter()
-            .map(|(name, allow)| ((*name).to_owned(), Exception { reason: "needs it".to_owned(), allow: allow.iter().map(|word| (*word).to_owned()).collect() }))
+            .map(|(name, allow)| {
+                (
+                    (*name).to_owned(),
+                    Exception { reason: "needs it".to_owned(), allow: allow.iter().map(|word| (*word).to_owned()).collect() },
+                )
+            })
             .collect();
         let result = harden(&mut model, level, &exceptions);
         (model, result)

@@ -11,15 +11,92 @@ use crate::secret::Text;
 
 /// A service's keys, from the Compose specification.
 const SERVICE_KEYS: &[&str] = &[
-    "annotations", "attach", "blkio_config", "build", "cap_add", "cap_drop", "cgroup", "cgroup_parent", "command", "configs",
-    "container_name", "cpu_count", "cpu_percent", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpu_shares", "cpus",
-    "cpuset", "credential_spec", "depends_on", "deploy", "develop", "device_cgroup_rules", "devices", "dns", "dns_opt", "dns_search",
-    "domainname", "entrypoint", "env_file", "environment", "expose", "external_links", "extra_hosts", "gpus", "group_add",
-    "healthcheck", "hostname", "image", "init", "ipc", "isolation", "label_file", "labels", "links", "logging", "mac_address",
-    "mem_limit", "mem_reservation", "mem_swappiness", "memswap_limit", "network_mode", "networks", "oom_kill_disable",
-    "oom_score_adj", "pid", "pids_limit", "platform", "ports", "post_start", "pre_stop", "privileged", "profiles", "pull_policy",
-    "read_only", "restart", "runtime", "scale", "secrets", "security_opt", "shm_size", "stdin_open", "stop_grace_period",
-    "stop_signal", "storage_opt", "sysctls", "tmpfs", "tty", "ulimits", "user", "userns_mode", "uts", "volumes", "volumes_from",
+    "annotations",
+    "attach",
+    "blkio_config",
+    "build",
+    "cap_add",
+    "cap_drop",
+    "cgroup",
+    "cgroup_parent",
+    "command",
+    "configs",
+    "container_name",
+    "cpu_count",
+    "cpu_percent",
+    "cpu_period",
+    "cpu_quota",
+    "cpu_rt_period",
+    "cpu_rt_runtime",
+    "cpu_shares",
+    "cpus",
+    "cpuset",
+    "credential_spec",
+    "depends_on",
+    "deploy",
+    "develop",
+    "device_cgroup_rules",
+    "devices",
+    "dns",
+    "dns_opt",
+    "dns_search",
+    "domainname",
+    "entrypoint",
+    "env_file",
+    "environment",
+    "expose",
+    "external_links",
+    "extra_hosts",
+    "gpus",
+    "group_add",
+    "healthcheck",
+    "hostname",
+    "image",
+    "init",
+    "ipc",
+    "isolation",
+    "label_file",
+    "labels",
+    "links",
+    "logging",
+    "mac_address",
+    "mem_limit",
+    "mem_reservation",
+    "mem_swappiness",
+    "memswap_limit",
+    "network_mode",
+    "networks",
+    "oom_kill_disable",
+    "oom_score_adj",
+    "pid",
+    "pids_limit",
+    "platform",
+    "ports",
+    "post_start",
+    "pre_stop",
+    "privileged",
+    "profiles",
+    "pull_policy",
+    "read_only",
+    "restart",
+    "runtime",
+    "scale",
+    "secrets",
+    "security_opt",
+    "shm_size",
+    "stdin_open",
+    "stop_grace_period",
+    "stop_signal",
+    "storage_opt",
+    "sysctls",
+    "tmpfs",
+    "tty",
+    "ulimits",
+    "user",
+    "userns_mode",
+    "uts",
+    "volumes",
+    "volumes_from",
     "working_dir",
 ];
 
@@ -149,7 +226,8 @@ impl Model {
         let mut missing = |what: &str, section: &str, wanted: &str| {
             let known = self.section(section);
             if !known.contains_key(wanted) {
-                let hint = nearest(wanted, known.keys().map(String::as_str)).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                let hint =
+                    nearest(wanted, known.keys().map(String::as_str)).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
                 problems.push(format!("{what} `{wanted}` of service `{name}` is not declared under `{section}`{hint}"));
             }
         };
@@ -243,7 +321,9 @@ fn refuse_markers(value: &Value, path: &str, problems: &mut Vec<String>) {
             "`{}` holds a secret: give it as a file (`secrets` of the stack) or, if the image reads only its environment, in `env_secrets`",
             path.trim_start_matches('.')
         )),
-        Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| refuse_markers(item, &format!("{path}[{index}]"), problems)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| refuse_markers(item, &format!("{path}[{index}]"), problems))
+        }
         Value::Object(map) => map.iter().for_each(|(key, item)| refuse_markers(item, &format!("{path}.{key}"), problems)),
         _ => {}
     }
@@ -276,7 +356,14 @@ mod tests {
         )
         .unwrap_err()
         .join("\n");
-        for part in ["unknown top-level key `servises`", "`NOPE` is not set", "did you mean `image`", "did you mean `front`", "volume `data`", "dependency `bd`"] {
+        for part in [
+            "unknown top-level key `servises`",
+            "`NOPE` is not set",
+            "did you mean `image`",
+            "did you mean `front`",
+            "volume `data`",
+            "dependency `bd`",
+        ] {
             assert!(problems.contains(part), "{part} in\n{problems}");
         }
     }

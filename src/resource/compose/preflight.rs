@@ -23,16 +23,25 @@ pub fn ports(stack: &Stack, containers: &[Container], listening: &str) -> Vec<St
     for service in &stack.services {
         for port in &service.ports {
             let key = |address: &str| (port.host, port.protocol.clone(), address.to_owned());
-            let twice = taken.iter().any(|(number, protocol, address)| (*number, protocol) == (port.host, &port.protocol) && overlap(address, &port.address));
+            let twice = taken
+                .iter()
+                .any(|(number, protocol, address)| (*number, protocol) == (port.host, &port.protocol) && overlap(address, &port.address));
             if twice {
                 reasons.push(format!("port {}/{} is published twice in the stack (service `{}`)", port.host, port.protocol, service.name));
             }
             taken.insert(key(&port.address));
-            let same = |other: &super::service::Port| other.host == port.host && other.protocol == port.protocol && overlap(&other.address, &port.address);
+            let same = |other: &super::service::Port| {
+                other.host == port.host && other.protocol == port.protocol && overlap(&other.address, &port.address)
+            };
             let ours = containers.iter().any(|container| container.project() == stack.name && container.bound.iter().any(same));
-            let other = containers.iter().find(|container| container.project() != stack.name && container.state == "running" && container.bound.iter().any(same));
+            let other = containers
+                .iter()
+                .find(|container| container.project() != stack.name && container.state == "running" && container.bound.iter().any(same));
             if let Some(other) = other {
-                reasons.push(format!("port {}/{} of service `{}` is published by container `{}`", port.host, port.protocol, service.name, other.name));
+                reasons.push(format!(
+                    "port {}/{} of service `{}` is published by container `{}`",
+                    port.host, port.protocol, service.name, other.name
+                ));
             } else if !ours && let Some(process) = listener(listening, port.host, &port.protocol, &port.address) {
                 reasons.push(format!("port {}/{} of service `{}` is taken by {process}", port.host, port.protocol, service.name));
             }
@@ -115,7 +124,9 @@ pub fn versions(info: &serde_json::Value) -> Vec<String> {
     let plugins = info.pointer("/ClientInfo/Plugins").and_then(serde_json::Value::as_array).into_iter().flatten();
     let compose = plugins.into_iter().find(|plugin| plugin.get("Name").and_then(serde_json::Value::as_str) == Some("compose"));
     match compose.and_then(|plugin| plugin.get("Version")).and_then(serde_json::Value::as_str) {
-        None => reasons.push("Docker Compose (the plugin, `docker compose`) is not installed: add `docker_engine` before this stack".to_owned()),
+        None => {
+            reasons.push("Docker Compose (the plugin, `docker compose`) is not installed: add `docker_engine` before this stack".to_owned())
+        }
         Some(found) if version(found).is_some_and(|found| found < COMPOSE) => {
             reasons.push(format!("Docker Compose {found} is too old: {}.{} or newer is needed", COMPOSE.0, COMPOSE.1));
         }
@@ -172,7 +183,10 @@ fn listener(listening: &str, port: u16, protocol: &str, address: &str) -> Option
 
 /// Whether two addresses to bind to collide; empty is all. A loopback address collides with all.
 fn overlap(one: &str, other: &str) -> bool {
-    one.is_empty() || other.is_empty() || one == other || matches!((one.parse::<IpAddr>(), other.parse::<IpAddr>()), (Ok(a), Ok(b)) if a == b)
+    one.is_empty()
+        || other.is_empty()
+        || one == other
+        || matches!((one.parse::<IpAddr>(), other.parse::<IpAddr>()), (Ok(a), Ok(b)) if a == b)
 }
 
 fn cidr(text: &str) -> Option<(u32, u8)> {
@@ -205,7 +219,10 @@ mod tests {
         assert!(overlap("", "127.0.0.1") && overlap("10.0.0.1", "10.0.0.1") && !overlap("10.0.0.1", "10.0.0.2"));
         assert!(overlaps(cidr("172.20.0.0/16").unwrap(), cidr("172.20.5.0/24").unwrap()));
         assert!(!overlaps(cidr("172.20.0.0/24").unwrap(), cidr("172.20.1.0/24").unwrap()));
-        assert_eq!(route("docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0"), Some(("docker0".to_owned(), cidr("172.17.0.0/16").unwrap())));
+        assert_eq!(
+            route("docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0"),
+            Some(("docker0".to_owned(), cidr("172.17.0.0/16").unwrap()))
+        );
     }
 
     #[test]
@@ -219,7 +236,8 @@ mod tests {
 
     #[test]
     fn old_versions_are_named() {
-        let info = serde_json::json!({"ServerVersion": "26.1.5+dfsg1", "ClientInfo": {"Plugins": [{"Name": "compose", "Version": "2.26.1-4"}]}});
+        let info =
+            serde_json::json!({"ServerVersion": "26.1.5+dfsg1", "ClientInfo": {"Plugins": [{"Name": "compose", "Version": "2.26.1-4"}]}});
         assert!(versions(&info).is_empty());
         let info = serde_json::json!({"ServerVersion": "19.03.1", "ClientInfo": {"Plugins": []}});
         assert_eq!(versions(&info).len(), 2);

@@ -58,7 +58,11 @@ impl Release {
     ///
     /// # Errors
     /// What `fingerprint` says, for example that a secret is not known.
-    pub fn render(stack: &Stack, on_host: &BTreeMap<String, String>, fingerprint: &dyn Fn(&Text) -> Result<Fingerprint, String>) -> Result<Self, String> {
+    pub fn render(
+        stack: &Stack,
+        on_host: &BTreeMap<String, String>,
+        fingerprint: &dyn Fn(&Text) -> Result<Fingerprint, String>,
+    ) -> Result<Self, String> {
         let release = Self {
             id: String::new(),
             compose: String::new(),
@@ -219,7 +223,8 @@ impl Renderer<'_> {
     /// A secret's path on the host, and the digest that stands for it: of its value, owner and mode.
     fn place_secret(&mut self, name: &str, secret: &StackSecret) -> Result<(String, String), String> {
         let digest = self.secret_digest(&secret.secret)?;
-        let digest = short(&format!("{digest} {:o} {} {} {}", secret.mode, secret.uid, secret.gid, secret.path.as_deref().unwrap_or_default()));
+        let digest =
+            short(&format!("{digest} {:o} {} {} {}", secret.mode, secret.uid, secret.gid, secret.path.as_deref().unwrap_or_default()));
         if let Some(path) = &secret.path {
             return Ok((path.clone(), digest));
         }

@@ -39,14 +39,12 @@ pub fn apply(stack: &Stack, release: &Release, difference: &Difference, state: &
 #[must_use]
 pub fn remove(stack: &str, wipe_data: bool) -> Vec<Step> {
     let volumes = if wipe_data { "--volumes" } else { "" };
-    let script = header(stack, 60, "never", "", "")
-        .then("v={}\n", &[volumes])
-        .then(
-            "if c=$(current) && [ -f \"$dir/releases/$c/compose.yml\" ]; then compose \"$c\" down --remove-orphans $v || exit 1\n\
+    let script = header(stack, 60, "never", "", "").then("v={}\n", &[volumes]).then(
+        "if c=$(current) && [ -f \"$dir/releases/$c/compose.yml\" ]; then compose \"$c\" down --remove-orphans $v || exit 1\n\
              else docker compose -p \"$stack\" down --remove-orphans $v </dev/null || exit 1; fi\n\
              rm -rf \"$dir\"\n",
-            &[],
-        );
+        &[],
+    );
     vec![Step::new(format!("take {stack} down"), script).deadline(Duration::from_secs(600)).surviving()]
 }
 
@@ -225,7 +223,9 @@ fn body(stack: &Stack, difference: &Difference) -> Script {
                 stale.iter().fold(script, |script, id| script.then(" {}", &[id])).then(" || back\n", &[])
             }
             Action::Reload(_) => match stack.reload.get(name) {
-                Some(Reload::Signal(signal)) => script.then("reload_signal {} {} && wait_service {} {} {} || back\n", &[name, signal, name, &one_shot, &count]),
+                Some(Reload::Signal(signal)) => {
+                    script.then("reload_signal {} {} && wait_service {} {} {} || back\n", &[name, signal, name, &one_shot, &count])
+                }
                 Some(Reload::Command(words)) => {
                     let script = words.iter().fold(script.then("reload_command {}", &[name]), |script, word| script.then(" {}", &[word]));
                     script.then(" && wait_service {} {} {} || back\n", &[name, &one_shot, &count])

@@ -285,7 +285,8 @@ fn scalar(value: &Value) -> Option<String> {
 fn in_order(mut rest: Vec<Service>) -> Result<Vec<Service>, String> {
     let mut done: Vec<Service> = Vec::with_capacity(rest.len());
     while !rest.is_empty() {
-        let waits = |service: &Service, rest: &[Service]| service.depends_on.keys().any(|needed| rest.iter().any(|other| other.name == *needed));
+        let waits =
+            |service: &Service, rest: &[Service]| service.depends_on.keys().any(|needed| rest.iter().any(|other| other.name == *needed));
         let Some(next) = rest.iter().position(|service| !waits(service, &rest)) else {
             let names: Vec<_> = rest.iter().map(|service| format!("`{}`", service.name)).collect();
             return Err(format!("services depend on each other in a circle: {}", names.join(", ")));
@@ -333,7 +334,9 @@ mod tests {
 
     #[test]
     fn a_job_that_others_wait_for_is_one_shot() {
-        let services = all("services:\n  job: {image: x}\n  app: {image: x, depends_on: {job: {condition: service_completed_successfully}}}\n").unwrap();
+        let services =
+            all("services:\n  job: {image: x}\n  app: {image: x, depends_on: {job: {condition: service_completed_successfully}}}\n")
+                .unwrap();
         assert!(services[0].one_shot && !services[1].one_shot);
     }
 }

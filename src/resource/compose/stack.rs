@@ -154,7 +154,10 @@ impl Stack {
     #[must_use]
     pub fn host_profiles(&self) -> BTreeSet<String> {
         let options = self.model.services().flat_map(|(_, service)| items(service.get("security_opt")));
-        options.filter_map(|option| Some(option.as_str()?.strip_prefix("seccomp:")?.to_owned())).filter(|path| path.starts_with('/')).collect()
+        options
+            .filter_map(|option| Some(option.as_str()?.strip_prefix("seccomp:")?.to_owned()))
+            .filter(|path| path.starts_with('/'))
+            .collect()
     }
 
     /// Absolute paths on the host that services mount and the stack does not make: service, path.
@@ -172,7 +175,8 @@ impl Stack {
         }
         for (key, volume) in self.model.section("volumes") {
             let options = volume.get("driver_opts");
-            let bind = options.and_then(|options| options.get("o")).and_then(Value::as_str).is_some_and(|o| o.split(',').any(|o| o == "bind"));
+            let bind =
+                options.and_then(|options| options.get("o")).and_then(Value::as_str).is_some_and(|o| o.split(',').any(|o| o == "bind"));
             if let Some(device) = options.and_then(|options| options.get("device")).and_then(Value::as_str)
                 && bind
             {
@@ -185,7 +189,12 @@ impl Stack {
 
 /// A service's bind mounts in the long form.
 pub fn binds(service: &Map<String, Value>) -> impl Iterator<Item = &Value> {
-    service.get("volumes").and_then(Value::as_array).into_iter().flatten().filter(|entry| entry.get("type").and_then(Value::as_str) == Some("bind"))
+    service
+        .get("volumes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.get("type").and_then(Value::as_str) == Some("bind"))
 }
 
 /// Brings bind mounts, seccomp profiles and files of a model into one form: sources are absolute,
@@ -302,7 +311,10 @@ mod tests {
         assert_eq!(problems.len(), 1);
         assert!(problems[0].contains("`./nowhere` of service `web` is nobody's"), "{problems:?}");
         let web = model.service("web").unwrap();
-        assert_eq!(web["volumes"][0], json!({"type": "bind", "source": "./nginx.conf", "target": "/etc/nginx.conf", "bind": {"create_host_path": false}, "read_only": true}));
+        assert_eq!(
+            web["volumes"][0],
+            json!({"type": "bind", "source": "./nginx.conf", "target": "/etc/nginx.conf", "bind": {"create_host_path": false}, "read_only": true})
+        );
         assert_eq!(web["volumes"][1]["bind"]["propagation"], "rslave");
         assert_eq!(web["volumes"][2], "data:/d");
         assert_eq!(web["security_opt"][0], "seccomp:./strict.json");

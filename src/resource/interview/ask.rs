@@ -125,21 +125,23 @@ fn system(topics: &Topics<'_>, nonce: &str) -> Script {
     script
 }
 
-/// Read by the shell itself: `+VALUE`, `-` for absent, `!` for unreadable.
+/// One `grep` for all: the kernel gives a setting only to a reader that takes it in one piece,
+/// and dash's `read` takes one byte at a time. `absent PATH`, or `PATH:VALUE` for each line.
 fn sysctls(names: &[&str], nonce: &str) -> Script {
-    let mut command = Script::sh(
-        "{ r() { if [ ! -e \"$1\" ]; then printf '%s\\0' -; elif { IFS= read -r v <\"$1\"; } 2>/dev/null; then printf '+%s\\0' \"$v\"; else printf '!\\0'; fi; }",
-        &[],
-    );
+    let mut command = Script::sh("{ for p in", &[]);
     for name in names {
-        command = command.then("; r {}", &[&sysctl_path(name)]);
+        command = command.then(" {}", &[&sysctl_path(name)]);
     }
-    section("sysctl", nonce, command.then("; }", &[]))
+    command = command.then("; do if [ ! -e \"$p\" ]; then printf 'absent %s\\n' \"$p\"; fi; done; grep -sH ''", &[]);
+    for name in names {
+        command = command.then(" {}", &[&sysctl_path(name)]);
+    }
+    section("sysctl", nonce, command.then("; :; }", &[]))
 }
 
 /// The file of a kernel setting. As in sysctl.d(5): if the first separator is a dot, dots separate
 /// and slashes stand for dots.
-fn sysctl_path(name: &str) -> String {
+pub fn sysctl_path(name: &str) -> String {
     let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
     let swap = |c| match c {
         '.' => '/',

@@ -36,6 +36,8 @@ pub fn secret_record(path: &str) -> String {
     format!("{SECRET_RECORDS}/{}", sha256(path.as_bytes()))
 }
 
+pub use ask::sysctl_path;
+
 /// One script that asks everything. `nonce` is letters and digits that nobody can guess.
 #[must_use]
 pub fn script(questions: &[Question], nonce: &str) -> Script {

@@ -300,11 +300,16 @@ fn user_line(line: &str, name: &str, all: &[(&str, GroupState)]) -> Option<UserS
 
 fn kernel(topics: &Topics<'_>, sections: &Sections<'_>, out: &mut Observations) {
     if let Some(section) = sections.get("sysctl") {
-        for (name, value) in topics.sysctls.iter().zip(fields(section.stdout)) {
-            let answer = match value.strip_prefix('+') {
-                Some(value) => Answer::Line(Some(value.split_whitespace().collect::<Vec<_>>().join(" "))),
-                None if value == "-" => Answer::Line(None),
-                None => Answer::Failed(format!("the kernel setting `{name}` cannot be read")),
+        let text = String::from_utf8_lossy(section.stdout);
+        for name in &topics.sysctls {
+            let path = super::ask::sysctl_path(name);
+            let values: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(&path)?.strip_prefix(':')).collect();
+            let answer = if text.lines().any(|line| line.strip_prefix("absent ") == Some(&path)) {
+                Answer::Line(None)
+            } else if values.is_empty() {
+                Answer::Failed(format!("the kernel setting `{name}` cannot be read"))
+            } else {
+                Answer::Line(Some(values.join(" ").split_whitespace().collect::<Vec<_>>().join(" ")))
             };
             out.insert(Question::Sysctl((*name).to_owned()), answer);
         }

@@ -32,9 +32,32 @@ const BY_CAPABILITY: &[(&str, &[&str])] = &[
     (
         "CAP_SYS_ADMIN",
         &[
-            "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "lookup_dcookie", "lsm_get_self_attr",
-            "lsm_list_modules", "lsm_set_self_attr", "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "quotactl",
-            "quotactl_fd", "setdomainname", "sethostname", "setns", "syslog", "umount", "umount2", "unshare",
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "lsm_get_self_attr",
+            "lsm_list_modules",
+            "lsm_set_self_attr",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount",
+            "umount2",
+            "unshare",
         ],
     ),
     ("CAP_SYS_BOOT", &["reboot"]),
@@ -123,7 +146,8 @@ impl Profile {
 /// All conditions of `includes` must hold; a capability list must be had whole (moby, `setupSeccomp`).
 fn includes(filter: &Filter, container: Container<'_>) -> bool {
     let has = |cap: &String| container.capabilities.contains(&cap.as_str());
-    filter.caps.iter().flatten().all(has) && filter.arches.as_ref().is_none_or(|list| list.iter().any(|name| name == container.architecture))
+    filter.caps.iter().flatten().all(has)
+        && filter.arches.as_ref().is_none_or(|list| list.iter().any(|name| name == container.architecture))
 }
 
 /// One condition of `excludes` is enough.

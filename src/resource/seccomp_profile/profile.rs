@@ -132,9 +132,32 @@ const FLAGS: &[&str] =
 
 /// What runc 1.1.15 calls once the filter is on, found by taking one away at a time.
 const RUNC_NEEDS: &[&str] = &[
-    "brk", "capget", "capset", "chdir", "close", "execve", "exit_group", "fcntl", "fstatfs", "futex", "getdents64", "getppid", "mmap",
-    "mprotect", "munmap", "newfstatat", "openat", "prctl", "read", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "setgid", "setgroups",
-    "setuid", "write",
+    "brk",
+    "capget",
+    "capset",
+    "chdir",
+    "close",
+    "execve",
+    "exit_group",
+    "fcntl",
+    "fstatfs",
+    "futex",
+    "getdents64",
+    "getppid",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "newfstatat",
+    "openat",
+    "prctl",
+    "read",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "setgid",
+    "setgroups",
+    "setuid",
+    "write",
 ];
 
 /// The same on x86_64 only.
@@ -241,7 +264,8 @@ impl Profile {
         }
         let allowed: BTreeSet<&str> =
             self.syscalls.iter().filter(|rule| !denies(&rule.action)).flat_map(|rule| rule.names.iter().map(String::as_str)).collect();
-        let missing = |needs: &[&str]| needs.iter().filter(|name| !allowed.contains(**name)).map(|name| format!("`{name}`")).collect::<Vec<_>>();
+        let missing =
+            |needs: &[&str]| needs.iter().filter(|name| !allowed.contains(**name)).map(|name| format!("`{name}`")).collect::<Vec<_>>();
         let mut runc = missing(RUNC_NEEDS);
         if self.covers("SCMP_ARCH_X86_64") {
             runc.extend(missing(RUNC_NEEDS_X86_64));
@@ -254,7 +278,8 @@ impl Profile {
             findings.push(format!("ordinary programs cannot start: the C library needs {}", libc.join(", ")));
         }
         let answer = self.syscalls.iter().find(|rule| rule.names.iter().any(|name| name == "clone3"));
-        let answered = answer.map_or(self.default_errno_ret == Some(ENOSYS), |rule| !denies(&rule.action) || rule.errno_ret == Some(ENOSYS));
+        let answered =
+            answer.map_or(self.default_errno_ret == Some(ENOSYS), |rule| !denies(&rule.action) || rule.errno_ret == Some(ENOSYS));
         if !answered {
             findings.push(format!(
                 "`clone3` must be allowed, or answered with `\"action\": \"SCMP_ACT_ERRNO\", \"errnoRet\": {ENOSYS}`: with any other error glibc fails instead of falling back to `clone`"
@@ -277,7 +302,10 @@ impl Rule {
         for name in self.names.iter().filter(|name| !is_known(name)) {
             let near = nearest(name, names_64().chain(NAMES_OTHER.split_whitespace()));
             let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            findings.push(format!("`{place}`: no architecture has a system call `{}`, and it would be ignored in silence{hint}", name.escape_debug()));
+            findings.push(format!(
+                "`{place}`: no architecture has a system call `{}`, and it would be ignored in silence{hint}",
+                name.escape_debug()
+            ));
         }
         let mut indexes = BTreeSet::new();
         for argument in self.args.iter().flatten() {
@@ -286,7 +314,8 @@ impl Rule {
                 findings.push(format!("`{place}.args.index` is {}: a system call has arguments 0 to 5", argument.index));
             }
             if !indexes.insert(argument.index) {
-                findings.push(format!("`{place}.args` compares argument {} twice, which runc takes as *either*, not *both*", argument.index));
+                findings
+                    .push(format!("`{place}.args` compares argument {} twice, which runc takes as *either*, not *both*", argument.index));
             }
             if argument.value_two.is_some() && argument.op != "SCMP_CMP_MASKED_EQ" {
                 findings.push(format!("`{place}.args`: `valueTwo` has a meaning for `SCMP_CMP_MASKED_EQ` only"));

@@ -12,10 +12,34 @@ const ALWAYS: &str = include_str!("docker_always.txt");
 /// Taken from every stack: old or half-implemented calls, and calls that belong to debuggers,
 /// sandboxes, file servers and system daemons.
 const NOBODY: &[&str] = &[
-    "cachestat", "epoll_ctl_old", "epoll_wait_old", "fanotify_mark", "get_thread_area", "kcmp", "listmount", "memfd_secret",
-    "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedsend", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd",
-    "name_to_handle_at", "process_mrelease", "remap_file_pages", "set_thread_area", "setfsgid", "setfsuid", "statmount", "tee",
-    "uretprobe", "vmsplice",
+    "cachestat",
+    "epoll_ctl_old",
+    "epoll_wait_old",
+    "fanotify_mark",
+    "get_thread_area",
+    "kcmp",
+    "listmount",
+    "memfd_secret",
+    "mq_getsetattr",
+    "mq_notify",
+    "mq_open",
+    "mq_timedreceive",
+    "mq_timedsend",
+    "mq_unlink",
+    "msgctl",
+    "msgget",
+    "msgrcv",
+    "msgsnd",
+    "name_to_handle_at",
+    "process_mrelease",
+    "remap_file_pages",
+    "set_thread_area",
+    "setfsgid",
+    "setfsuid",
+    "statmount",
+    "tee",
+    "uretprobe",
+    "vmsplice",
 ];
 
 /// System V shared memory and semaphores: Apache's and PostgreSQL's, hardly anyone else's.
@@ -95,7 +119,13 @@ impl Stack {
         syscalls.extend([0, 0xFFFF_FFFF].map(|value| allow_if("personality", 0, "SCMP_CMP_EQ", value)));
         syscalls.push(allow_if("clone", 0, "SCMP_CMP_MASKED_EQ", NAMESPACES));
         let comment = Some("ENOSYS makes glibc fall back to clone, whose flags can be looked at".into());
-        syscalls.push(Rule { names: vec!["clone3".into()], action: "SCMP_ACT_ERRNO".into(), errno_ret: Some(38), comment, ..Rule::default() });
+        syscalls.push(Rule {
+            names: vec!["clone3".into()],
+            action: "SCMP_ACT_ERRNO".into(),
+            errno_ret: Some(38),
+            comment,
+            ..Rule::default()
+        });
         let native_only = |name: &str| ArchMap { architecture: name.into(), sub_architectures: Some(Vec::new()) };
         Profile {
             default_action: "SCMP_ACT_ERRNO".into(),

@@ -27,21 +27,33 @@ fn spoilt(from: &str, to: &str) -> String {
 #[test]
 fn the_circulating_example_is_refused_with_the_reasons() {
     let reasons = refusal::<SeccompProfile>(serde_json::json!({ "name": "x", "content": CIRCULATING }));
-    for reason in ["64-bit ARM is `SCMP_ARCH_AARCH64`", "runc itself needs `capget`", "`fstatfs`", "`arch_prctl`", "`clone3` must be allowed", "`rseq`"] {
+    for reason in [
+        "64-bit ARM is `SCMP_ARCH_AARCH64`",
+        "runc itself needs `capget`",
+        "`fstatfs`",
+        "`arch_prctl`",
+        "`clone3` must be allowed",
+        "`rseq`",
+    ] {
         assert!(reasons.contains(reason), "{reason}: {reasons}");
     }
 }
 
 #[test]
 fn mistakes_are_found_and_named() {
-    assert!(findings(&spoilt("\"accept4\"", "\"acept4\"")).contains("no architecture has a system call `acept4`, and it would be ignored in silence; did you mean `accept4`?"));
+    assert!(
+        findings(&spoilt("\"accept4\"", "\"acept4\""))
+            .contains("no architecture has a system call `acept4`, and it would be ignored in silence; did you mean `accept4`?")
+    );
     assert!(findings(&spoilt("\"accept4\"", "\"accept\"")).contains("`accept` is listed twice"));
     assert!(findings(&spoilt("\"clone3\"", "\"read\"")).contains("`read` has two actions"));
     assert!(findings(&spoilt("\"errnoRet\": 38", "\"errnoRet\": 1")).contains("glibc fails instead of falling back"));
     assert!(findings(&spoilt("\"SCMP_ACT_ALLOW\"", "\"SCMP_ACT_ALOW\"")).contains("did you mean `SCMP_ACT_ALLOW`"));
     assert!(findings(&spoilt("\"index\": 0", "\"index\": 6")).contains("arguments 0 to 5"));
     assert!(findings(&spoilt("\"SCMP_CMP_EQ\"", "\"SCMP_CMP_IS\"")).contains("`SCMP_CMP_IS` is not known"));
-    assert!(findings(&spoilt("\"defaultAction\": \"SCMP_ACT_ERRNO\"", "\"defaultAction\": \"SCMP_ACT_ALLOW\"")).contains("deny by default"));
+    assert!(
+        findings(&spoilt("\"defaultAction\": \"SCMP_ACT_ERRNO\"", "\"defaultAction\": \"SCMP_ACT_ALLOW\"")).contains("deny by default")
+    );
     assert!(findings(&spoilt("\"defaultErrnoRet\": 1,", "\"defaultErrnoRet\": 1, \"architectures\": [],")).contains("exclude each other"));
     assert!(findings(&spoilt("\"defaultErrnoRet\"", "\"defaultErrno\"")).contains("unknown field `defaultErrno`"));
     assert!(findings(&spoilt("\"defaultErrnoRet\": 1", "\"defaultErrnoRet\": 1, \"defaultErrnoRet\": 1")).contains("duplicate field"));
@@ -66,9 +78,7 @@ fn an_unfiltered_container_of_the_profile_is_restarted() {
     let mut observed = bare(&*resource, "/proc/7/status:Seccomp:\t2\n/proc/8/status:Seccomp:\t0\n");
     assert!(plan(&*resource, &observed).unwrap().notes[0].starts_with("`waf` denies "));
     present(&mut observed, "/etc/soc-provision/seccomp/waf.json", 0o644, WAF);
-    let container = |id: &str, pid: u64, inline: &str| {
-        serde_json::json!({ "Id": id, "Name": id, "State": { "Pid": pid }, "HostConfig": { "SecurityOpt": [format!("seccomp={inline}")] } })
-    };
+    let container = |id: &str, pid: u64, inline: &str| serde_json::json!({ "Id": id, "Name": id, "State": { "Pid": pid }, "HostConfig": { "SecurityOpt": [format!("seccomp={inline}")] } });
     let list = serde_json::json!([container("a7", 7, &compact(WAF)), container("a8", 8, &compact(WAF)), container("a9", 8, "unconfined")]);
     observed.insert(Question::Containers, Answer::Json(Some(list)));
     let planned = plan(&*resource, &observed).unwrap();

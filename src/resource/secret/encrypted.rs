@@ -11,11 +11,11 @@
 //! the mounts of every consumer, so a rotation writes the one file and `notify` restarts the one
 //! consumer.
 
-use super::plain::{expect, record};
 use super::{Access, State, WithKey};
 use crate::facts::Facts;
-use crate::resource::interview::secret_record;
-use crate::resource::observe::{PathKind, Question, View};
+use crate::resource::argument::{octal, parent};
+use crate::resource::interview::{SECRET_RECORDS, secret_record};
+use crate::resource::observe::{PathKind, Question, SecretFileState, View};
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Plan, Shown, Step, Undecided};
 use crate::resource::{BuildError, Claim, Resource, ResourceId, Severity};
@@ -118,7 +118,7 @@ impl Resource for EncryptedSecret {
         } else if permissions {
             let script = Script::sh(
                 "chown {} {} && chmod {} {} || exit 1\n",
-                &[&self.access.who(), &self.path(), &self.access.mode(), &self.path()],
+                &[&self.access.who(), &self.path(), &octal(self.access.mode), &self.path()],
             );
             plan.steps.push(Step::new(format!("set owner and mode of {}", self.path()), script));
         }
@@ -147,7 +147,29 @@ impl Resource for EncryptedSecret {
     }
 }
 
-/// The boot unit, the same for every secret (SECURITY.md, "Secrets at rest").
+/// Code that ends with 97 unless the file and its record are as observed. Leaves `$f` and `$r`.
+fn expect(path: &str, observed: Option<&SecretFileState>) -> Script {
+    let observed = match observed {
+        None => "absent".to_owned(),
+        Some(state) => format!("{} {}", if state.intact { "same" } else { "differs" }, state.recorded.as_deref().unwrap_or_default()),
+    };
+    Script::sh("f={}; r={}; a=; s=; have=absent\n", &[path, &secret_record(path)])
+        .then("if [ -f \"$f\" ] && [ ! -L \"$f\" ]; then\nif [ -r \"$r\" ]; then { read -r a && read -r s; } <\"$r\" || s=; fi\n", &[])
+        .then("h=$(sha256sum <\"$f\"); h=${h%% *}; if [ \"$h\" = \"$s\" ]; then have=\"same $a\"; else have=\"differs $a\"; fi\nfi\n", &[])
+        .then("[ \"$have\" = {} ] || { echo 'the file is not as it was when the plan was made' >&2; exit 97; }\n", &[&observed])
+}
+
+/// Code that records fingerprint and digest of the file `$t`, which is to become `$f`.
+fn record(fingerprint: &str) -> Script {
+    Script::sh("mkdir -p -m 0755 {} && mkdir -p -m 0700 {} || exit 1\n", &[parent(SECRET_RECORDS), SECRET_RECORDS])
+        .then("h=$(sha256sum <\"$t\") && q=$(mktemp \"$r.XXXXXX\") || exit 1\n", &[])
+        .then(
+            "printf '%s\\n%s\\n' {} \"${h%% *}\" >\"$q\" && sync \"$q\" && mv -fT -- \"$q\" \"$r\" || { rm -f -- \"$q\"; exit 1; }\n",
+            &[fingerprint],
+        )
+}
+
+/// The boot unit, the same for every secret.
 fn unit() -> OwnFile {
     let content = format!(
         "# Written by soc-provision. Each secret adds a drop-in.\n\
@@ -181,14 +203,14 @@ impl EncryptedSecret {
     /// What puts this secret into memory at boot: the same as [`EncryptedSecret::write`] does now.
     fn drop_in(&self) -> OwnFile {
         let file = &self.file;
-        let Access { owner, group, .. } = &self.access;
+        let (owner, group) = (&self.access.owner.0, &self.access.group.0);
         let content = format!(
             "# Written by soc-provision.\n\
              [Service]\n\
              LoadCredentialEncrypted={file}:{}\n\
              ExecStart=/bin/sh -c 'install -m {} -o {owner} -g {group} \"$$CREDENTIALS_DIRECTORY/{file}\" {RAM}/.{file} && mv -fT {RAM}/.{file} {RAM}/{file}'\n",
             self.credential(),
-            self.access.mode(),
+            octal(self.access.mode),
         );
         OwnFile::readable(format!("/etc/systemd/system/{UNIT}.d/{file}.conf"), content)
     }
@@ -262,7 +284,7 @@ impl EncryptedSecret {
             .then(" || exit 1\nm={}; mkdir -p -m 0755 {} && mkdir -p -m 0700 {} || exit 1\n", &[&self.path(), "/etc/soc-provision", CREDENTIALS])
             .then("umask 077; n={}; t=$(mktemp \"$f.XXXXXX\") || exit 1\ntrap 'rm -f -- \"$t\" \"$n\"' EXIT\n{ ", &[&format!("{RAM}/.{}", self.file)])
             .payload(text)
-            .then("; } >\"$n\" && chown {} \"$n\" && chmod {} \"$n\" || exit 1\n", &[&self.access.who(), &self.access.mode()])
+            .then("; } >\"$n\" && chown {} \"$n\" && chmod {} \"$n\" || exit 1\n", &[&self.access.who(), &octal(self.access.mode)])
             // It refuses to write over a file that is there.
             .then("rm -f -- \"$t\"; systemd-creds encrypt --with-key={} --name={} \"$n\" \"$t\" || exit 1\n", &[with_key, &self.file])
             .then("systemd-creds decrypt --name={} \"$t\" - | cmp -s - \"$n\" || { echo 'what was encrypted does not open again' >&2; exit 1; }\n", &[&self.file])
@@ -296,12 +318,13 @@ impl EncryptedSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::argument::Account;
     use crate::resource::observe::{Answer, Observations, PathState, Pending, RawOutput, SecretFileState, UnitState};
     use crate::resource::own_file::testing::present;
     use crate::secret::KeyedDigests;
 
     fn resource(file: &str) -> EncryptedSecret {
-        let access = Access { owner: "1000".into(), group: "1000".into(), mode: 0o400 };
+        let access = Access { owner: Account("1000".into()), group: Account("1000".into()), mode: 0o400 };
         EncryptedSecret {
             file: file.to_owned(),
             name: SecretName::parse("db").unwrap(),
@@ -386,7 +409,7 @@ mod tests {
         let differs = plan(&resource, &answers(&resource, "differs", true), &none).unwrap();
         assert_eq!(differs.changes.iter().map(|change| change.field.as_str()).collect::<Vec<_>>(), ["content"]);
         let mut other = resource.clone();
-        other.access.owner = "2000".into();
+        other.access.owner = Account("2000".into());
         let planned = plan(&other, &answers(&resource, "same", true), &none).unwrap();
         assert_eq!(planned.changes[0].field, "owner");
         assert!(planned.steps.iter().all(|step| step.script.secrets().is_empty()));

@@ -9,8 +9,11 @@
 mod encrypted;
 mod plain;
 
-use crate::resource::{BuildContext, BuildError, Kind, Resource};
-use crate::secret::SecretName;
+use crate::resource::argument::{Account, FileMode, absolute, octal};
+use crate::resource::managed::{Body, ManagedFile};
+use crate::resource::observe::PathState;
+use crate::resource::{BuildContext, BuildError, Change, Kind, Resource};
+use crate::secret::{SecretName, Text};
 
 /// A secret as a file on the host.
 #[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
@@ -23,16 +26,14 @@ pub struct Secret {
     path: Option<String>,
     /// User that owns the file: a name or a number, which may be one that exists only inside a
     /// container. Compose ignores `uid` and `mode` of file secrets, so this is what counts.
-    #[serde(default = "root", deserialize_with = "word")]
-    #[schemars(with = "String")]
-    owner: String,
+    #[serde(default = "Account::root")]
+    owner: Account,
     /// Group that owns the file: a name or a number.
-    #[serde(default = "root", deserialize_with = "word")]
-    #[schemars(with = "String")]
-    group: String,
+    #[serde(default = "Account::root")]
+    group: Account,
     /// Permission bits, in quotes: `"0400"`.
     #[serde(default = "mode")]
-    mode: String,
+    mode: FileMode,
     /// `plain`: the file lies on disk. `encrypted`: only ciphertext does; the file is in memory.
     #[serde(default)]
     at_rest: AtRest,
@@ -70,77 +71,35 @@ enum State {
     Absent,
 }
 
-fn root() -> String {
-    "root".to_owned()
-}
-
-fn mode() -> String {
-    "0400".to_owned()
-}
-
-/// A word that YAML may have taken for a number.
-fn word<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Word {
-        Number(u32),
-        Text(String),
-    }
-    Ok(match serde::Deserialize::deserialize(deserializer)? {
-        Word::Number(number) => number.to_string(),
-        Word::Text(text) => text,
-    })
+fn mode() -> FileMode {
+    FileMode(0o400)
 }
 
 /// Who may read the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Access {
-    owner: String,
-    group: String,
+    owner: Account,
+    group: Account,
     mode: u32,
 }
 
 impl Access {
-    fn parse(owner: &str, group: &str, mode: &str) -> Result<Self, BuildError> {
-        for (field, value) in [("owner", owner), ("group", group)] {
-            let fine = !value.is_empty()
-                && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
-                && !value.starts_with('-');
-            if !fine {
-                return Err(BuildError::field(field, format!("`{}` is neither a name nor a number", value.escape_debug())));
-            }
-        }
-        let bits = u32::from_str_radix(mode, 8).ok().filter(|bits| (3..=4).contains(&mode.len()) && *bits <= 0o777);
-        let bits = bits.ok_or_else(|| BuildError::field("mode", format!("`{}` is not a mode such as \"0400\"", mode.escape_debug())))?;
-        if bits & 0o007 != 0 {
-            return Err(BuildError::field("mode", format!("`{mode}` lets everybody at the secret"))
-                .hint("give the file to its consumer with `owner` or `group`"));
-        }
-        Ok(Self { owner: owner.to_owned(), group: group.to_owned(), mode: bits })
-    }
-
-    /// The mode as `chmod` takes it.
-    fn mode(&self) -> String {
-        format!("{:04o}", self.mode)
-    }
-
     /// `owner:group`.
     fn who(&self) -> String {
-        format!("{}:{}", self.owner, self.group)
+        format!("{}:{}", self.owner.0, self.group.0)
     }
 
     /// How a file's owner, group and mode differ.
-    fn changes(&self, state: &crate::resource::observe::PathState) -> Vec<crate::resource::Change> {
+    fn changes(&self, state: &PathState) -> Vec<Change> {
         let mut changes = Vec::new();
-        let mut differ = |field: &str, wanted: &str, name: &str, id: u32| {
-            if wanted != name && wanted.parse() != Ok(id) {
-                changes.push(crate::resource::Change::of(field, if name.is_empty() { id.to_string() } else { name.to_owned() }, wanted));
+        for (field, wanted, name, id) in [("owner", &self.owner, &state.owner, state.uid), ("group", &self.group, &state.group, state.gid)]
+        {
+            if !wanted.is(name, id) {
+                changes.push(Change::of(field, if name.is_empty() { id.to_string() } else { name.clone() }, &wanted.0));
             }
-        };
-        differ("owner", &self.owner, &state.owner, state.uid);
-        differ("group", &self.group, &state.group, state.gid);
+        }
         if state.mode != self.mode {
-            changes.push(crate::resource::Change::of("mode", format!("{:04o}", state.mode), self.mode()));
+            changes.push(Change::of("mode", octal(state.mode), octal(self.mode)));
         }
         changes
     }
@@ -153,90 +112,62 @@ impl Kind for Secret {
 
     fn build(self, _context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         let name = SecretName::parse(&self.name).map_err(|message| BuildError::field("name", message))?;
-        let access = Access::parse(&self.owner, &self.group, &self.mode)?;
+        let mode = self.mode.0;
+        if mode & !0o770 != 0 {
+            let text = format!("`{}` lets everybody at the secret, or sets more than permissions", octal(mode));
+            return Err(BuildError::field("mode", text).hint("give the file to its consumer with `owner` or `group`"));
+        }
         let resource: Box<dyn Resource> = match self.at_rest {
             AtRest::Plain => {
                 let path =
                     self.path.ok_or_else(|| BuildError::field("path", "`path` is missing: where does the consumer read the secret?"))?;
-                Box::new(plain::SecretFile { path: checked(path)?, name, access, state: self.state })
+                let file = ManagedFile::new(absolute("path", &path)?, Body::Text(Text::secret(name)));
+                Box::new(plain::SecretFile {
+                    file: ManagedFile { mode, owner: self.owner, group: Some(self.group), ..file },
+                    state: self.state,
+                })
             }
             AtRest::Encrypted => {
                 let path = self.path.unwrap_or_else(|| format!("{}/{}", encrypted::RAM, name.as_str().replace('/', ".")));
-                Box::new(encrypted::EncryptedSecret {
-                    file: encrypted::file_in_memory(&checked(path)?)?,
-                    name,
-                    access,
-                    with_key: self.with_key,
-                    state: self.state,
-                })
+                let file = encrypted::file_in_memory(&absolute("path", &path)?)?;
+                let access = Access { owner: self.owner, group: self.group, mode };
+                Box::new(encrypted::EncryptedSecret { file, name, access, with_key: self.with_key, state: self.state })
             }
         };
         Ok(vec![resource])
     }
 }
 
-/// An absolute path without steps back and control characters.
-fn checked(path: String) -> Result<String, BuildError> {
-    let fine = path.starts_with('/')
-        && !path.ends_with('/')
-        && !path.contains(char::is_control)
-        && !path.split('/').skip(1).any(|part| matches!(part, "" | "." | ".."));
-    if fine { Ok(path) } else { Err(BuildError::field("path", format!("`{}` is not an absolute path of a file", path.escape_debug()))) }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::facts::Facts;
-    use crate::resource::{KindEntry, Sources};
-    use crate::secret::Text;
-
-    struct NoSources;
-
-    impl Sources for NoSources {
-        fn file(&self, name: &str) -> Result<Vec<u8>, String> {
-            Err(name.to_owned())
-        }
-        fn file_path(&self, name: &str) -> Result<std::path::PathBuf, String> {
-            Err(name.to_owned())
-        }
-        fn tree(&self, name: &str) -> Result<Vec<String>, String> {
-            Err(name.to_owned())
-        }
-        fn template(&self, name: &str) -> Result<Text, String> {
-            Err(name.to_owned())
-        }
-    }
-
-    fn build(arguments: serde_json::Value) -> Result<Vec<Box<dyn Resource>>, BuildError> {
-        let facts = Facts::placeholder("h");
-        let context = BuildContext { facts: &facts, sources: &NoSources, host: "h", role: None, become_user: None };
-        (KindEntry::of::<Secret>().decode)(arguments, &context)
-    }
+    use crate::resource::testing::Bench;
 
     #[test]
     fn the_example_decodes_and_names_what_it_needs() {
-        let task: serde_json::Value = serde_yaml::from_str(Secret::EXAMPLE).unwrap();
-        let resources = build(task["secret"].clone()).unwrap();
-        assert_eq!(resources[0].id().to_string(), "secret[/etc/app/db_password]");
-        assert_eq!(resources[0].secrets(), [SecretName::parse("db_password").unwrap()]);
-        let encrypted = build(json!({"name": "waf/admin", "at_rest": "encrypted", "owner": 1000})).unwrap();
-        assert_eq!(encrypted[0].id().to_string(), "secret[/run/soc-secrets/waf.admin]");
+        let resource = Bench::default().build(Secret::EXAMPLE);
+        assert_eq!(resource.id().to_string(), "secret[/etc/app/db_password]");
+        assert_eq!(resource.secrets(), [SecretName::parse("db_password").unwrap()]);
+        let encrypted = Bench::default().build("secret: {name: waf/admin, at_rest: encrypted, owner: 1000}");
+        assert_eq!(encrypted.id().to_string(), "secret[/run/soc-secrets/waf.admin]");
     }
 
     #[test]
     fn bad_arguments_are_named() {
-        let field = |arguments| build(arguments).unwrap_err().field.unwrap_or_default();
-        assert_eq!(field(json!({"name": "a b", "path": "/x"})), "name");
-        assert_eq!(field(json!({"name": "a"})), "path");
-        assert_eq!(field(json!({"name": "a", "path": "x"})), "path");
-        assert_eq!(field(json!({"name": "a", "path": "/x/../y"})), "path");
-        assert_eq!(field(json!({"name": "a", "path": "/x", "mode": "0644"})), "mode");
-        assert_eq!(field(json!({"name": "a", "path": "/x", "mode": "4755"})), "mode");
-        assert_eq!(field(json!({"name": "a", "path": "/x", "owner": "$(id)"})), "owner");
-        assert_eq!(field(json!({"name": "a", "at_rest": "encrypted", "path": "/etc/x"})), "path");
-        assert!(build(json!({"name": "a", "path": "/x", "modee": "0400"})).is_err());
+        for (field, arguments) in [
+            ("name", "{name: a b, path: /x}"),
+            ("path", "{name: a}"),
+            ("path", "{name: a, path: x}"),
+            ("path", "{name: a, path: /x/../y}"),
+            ("path", "{name: a, at_rest: encrypted, path: /etc/x}"),
+            ("path", "{name: a, at_rest: encrypted, path: /run/soc-secrets/.x}"),
+            ("mode", "{name: a, path: /x, mode: '0644'}"),
+            ("mode", "{name: a, path: /x, mode: '4700'}"),
+            ("owner", "{name: a, path: /x, owner: '$(id)'}"),
+            ("modee", "{name: a, path: /x, modee: '0400'}"),
+        ] {
+            let error = Bench::default().try_build(&format!("secret: {arguments}")).unwrap_err();
+            assert!(error.field.as_deref() == Some(field) || error.message.contains(field), "{arguments}: {error:?}");
+        }
     }
 }

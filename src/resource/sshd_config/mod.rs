@@ -132,7 +132,12 @@ impl Probed {
         match section {
             "missing" => probed.missing = true,
             "end" => {}
-            _ => return Err(Undecided::Unknown(format!("sshd's configuration could not be read: {}", output.lines().last().unwrap_or("no output")))),
+            _ => {
+                return Err(Undecided::Unknown(format!(
+                    "sshd's configuration could not be read: {}",
+                    output.lines().last().unwrap_or("no output")
+                )));
+            }
         }
         for (name, (invalid, lines)) in lines {
             if name == "set" {

@@ -48,7 +48,8 @@ pub(super) fn render(options: &Map<String, Value>) -> Result<String, BuildError>
     for (name, value) in options {
         let field = format!("options.{name}");
         let known = NAMES.split_whitespace().find(|known| known.eq_ignore_ascii_case(name)).ok_or_else(|| unknown(name, &field))?;
-        let values = values(value).ok_or_else(|| BuildError::field(&field, "must be text on one line, a number, true, false, or a list of them"))?;
+        let values =
+            values(value).ok_or_else(|| BuildError::field(&field, "must be text on one line, a number, true, false, or a list of them"))?;
         keeps_checks(known, &values, &field)?;
         if REPEATED.contains(&known) {
             for value in values {
@@ -102,8 +103,11 @@ fn keeps_checks(name: &str, values: &[String], field: &str) -> Result<(), BuildE
         _ => false,
     };
     if cut {
-        return Err(BuildError::field(field, format!("`{name} {value}` closes local forwarding, through which health checks reach the host's own ports"))
-            .hint("set `AllowTcpForwarding: local`"));
+        return Err(BuildError::field(
+            field,
+            format!("`{name} {value}` closes local forwarding, through which health checks reach the host's own ports"),
+        )
+        .hint("set `AllowTcpForwarding: local`"));
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ fn resource(options: Value) -> Box<dyn Resource> {
     build::<SshdConfig>(serde_json::json!({ "options": options })).unwrap()
 }
 
-const OPTIONS: &str = "##now\nport 22\npermitrootlogin yes\n##then\nport 22\npermitrootlogin no\n##ours\nport 22\npermitrootlogin no\n##set\n##end";
+const OPTIONS: &str =
+    "##now\nport 22\npermitrootlogin yes\n##then\nport 22\npermitrootlogin no\n##ours\nport 22\npermitrootlogin no\n##set\n##end";
 
 #[test]
 fn a_change_is_guarded_and_reloads() {
@@ -44,8 +45,13 @@ fn an_option_that_another_file_sets_first_is_refused_by_name() {
 
 #[test]
 fn a_real_sshd_answers_the_probe() {
-    let possible = |program: &str, arguments: &[&str]| std::process::Command::new(program).args(arguments).output().is_ok_and(|out| out.status.success());
-    if !possible("unshare", &["-m", "true"]) || !std::path::Path::new("/etc/ssh/sshd_config.d").is_dir() || !std::path::Path::new("/usr/sbin/sshd").exists() {
+    let possible = |program: &str, arguments: &[&str]| {
+        std::process::Command::new(program).args(arguments).output().is_ok_and(|out| out.status.success())
+    };
+    if !possible("unshare", &["-m", "true"])
+        || !std::path::Path::new("/etc/ssh/sshd_config.d").is_dir()
+        || !std::path::Path::new("/usr/sbin/sshd").exists()
+    {
         eprintln!("skipped: needs root, unshare and sshd");
         return;
     }
@@ -57,7 +63,8 @@ fn a_real_sshd_answers_the_probe() {
     assert_eq!(probed.section("then").unwrap()["maxauthtries"], ["2"]);
     assert_eq!(probed.section("ours").unwrap()["permitrootlogin"], ["without-password"]);
     assert!(!std::path::Path::new(PATH).exists(), "the probe writes nothing");
-    let drop_in = SshdDropIn { file: OwnFile::readable(PATH, content.clone()), keys: vec!["maxauthtries".into()], window: Duration::from_secs(60) };
+    let drop_in =
+        SshdDropIn { file: OwnFile::readable(PATH, content.clone()), keys: vec!["maxauthtries".into()], window: Duration::from_secs(60) };
     assert_eq!(drop_in.effective_changes(&probed).unwrap(), [Change::of("maxauthtries", "6", "2")]);
     assert_eq!(run(&with_candidate(&content, VALIDATE)).0, 0);
     assert_ne!(run(&with_candidate("MaxAuthTries many\n", VALIDATE)).0, 0);
