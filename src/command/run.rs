@@ -235,7 +235,7 @@ fn unlocker(loaded: &Loaded, connect: &ConnectOptions) -> crate::engine::Unlock 
     let store = loaded.store.clone();
     let opened = Mutex::new(super::secrets::Opener::new(&loaded.project, &connect.identity));
     Box::new(move |names: &[SecretName]| {
-        let mut opener = opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let opener = opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         opener.open(&store, names)
     })
 }
@@ -276,7 +276,7 @@ fn passwords_of(loaded: &Loaded, vars: &ConnectionVars, connect: &ConnectOptions
         None => Ok(None),
         Some(Password::Plain(text)) => Ok(Some(text.clone())),
         Some(Password::Secret(name)) => {
-            let mut opener = super::secrets::Opener::new(&loaded.project, &connect.identity);
+            let opener = super::secrets::Opener::new(&loaded.project, &connect.identity);
             opener
                 .reveal(&loaded.store, name)
                 .map(Some)
