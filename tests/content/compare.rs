@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 /// A service's fields.
-pub type Flat = BTreeMap<String, String>;
+pub(crate) type Flat = BTreeMap<String, String>;
 
 /// Flattens a service.
-pub fn flat(service: &Value) -> Flat {
+pub(crate) fn flat(service: &Value) -> Flat {
     let mut out = Flat::new();
     let Some(map) = service.as_object() else { return out };
     for (key, value) in map {
@@ -96,7 +96,7 @@ fn scalar(value: &Value) -> String {
 }
 
 /// A list's items, or a command line's words.
-pub fn words(value: &Value) -> Vec<String> {
+pub(crate) fn words(value: &Value) -> Vec<String> {
     match value {
         Value::Array(items) => items.iter().map(scalar).collect(),
         Value::String(text) => vec![text.clone()],
@@ -106,7 +106,7 @@ pub fn words(value: &Value) -> Vec<String> {
 }
 
 /// Names in a list or keys of a mapping.
-pub fn names(value: &Value) -> Vec<String> {
+pub(crate) fn names(value: &Value) -> Vec<String> {
     match value {
         Value::Object(map) => map.keys().cloned().collect(),
         other => words(other),
@@ -118,7 +118,7 @@ fn set(items: Vec<String>) -> String {
 }
 
 /// Fields in which two services differ: field, in the seeds, here.
-pub fn differences(seed: &Flat, ours: &Flat) -> Vec<(String, String, String)> {
+pub(crate) fn differences(seed: &Flat, ours: &Flat) -> Vec<(String, String, String)> {
     let fields: BTreeSet<&String> = seed.keys().chain(ours.keys()).collect();
     let side = |flat: &Flat, field: &String| flat.get(field).cloned().unwrap_or_else(|| "-".to_owned());
     let both = fields.into_iter().map(|field| (field.clone(), side(seed, field), side(ours, field)));

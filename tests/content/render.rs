@@ -8,32 +8,32 @@ use serde_json::{Map, Value, json};
 use soc_provision::resolve::template::{self, Names, Trouble, Undefined};
 
 /// The stacks' roles.
-pub const STACKS: &[&str] = &["siem", "ai_services", "soar", "monitoring", "network_analysis", "waf"];
+pub(crate) const STACKS: &[&str] = &["siem", "ai_services", "soar", "monitoring", "network_analysis", "waf"];
 
 /// The project's directory.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A file's text.
-pub fn read(path: impl AsRef<Path>) -> String {
+pub(crate) fn read(path: impl AsRef<Path>) -> String {
     let path = root().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// A file of YAML.
-pub fn yaml(path: impl AsRef<Path>) -> Value {
+pub(crate) fn yaml(path: impl AsRef<Path>) -> Value {
     let path = path.as_ref();
     parse(&read(path), &path.display().to_string())
 }
 
 /// YAML text.
-pub fn parse(text: &str, what: &str) -> Value {
+pub(crate) fn parse(text: &str, what: &str) -> Value {
     serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{what}: {error}\n{text}"))
 }
 
 /// Names of all roles.
-pub fn roles() -> Vec<String> {
+pub(crate) fn roles() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(root().join("roles"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -44,7 +44,7 @@ pub fn roles() -> Vec<String> {
 }
 
 /// A host with its variables, unrendered.
-pub struct Host {
+pub(crate) struct Host {
     raw: BTreeMap<String, Value>,
     /// Of all roles, for the diagnosis of a name that is nowhere.
     depth: std::cell::Cell<u32>,
@@ -53,7 +53,7 @@ pub struct Host {
 impl Host {
     /// A host that is in these groups and has these variables besides the roles' own. All six groups
     /// exist in the inventory.
-    pub fn new(groups: &[&str], overrides: &Value) -> Self {
+    pub(crate) fn new(groups: &[&str], overrides: &Value) -> Self {
         let mut raw = BTreeMap::new();
         let mut take = |value: Value| raw.extend(value.as_object().cloned().unwrap_or_default());
         for part in ["defaults", "vars"] {
@@ -75,34 +75,34 @@ impl Host {
     }
 
     /// All groups on one host, the profile whose figures are the seeds'.
-    pub fn all() -> Self {
+    pub(crate) fn all() -> Self {
         Self::new(&["siem", "soar", "ai", "monitoring", "sensors", "edge"], &json!({}))
     }
 
     /// A variable, rendered.
-    pub fn var(&self, name: &str) -> Value {
+    pub(crate) fn var(&self, name: &str) -> Value {
         self.render(self.raw.get(name).unwrap_or_else(|| panic!("no variable `{name}`")), name)
     }
 
     /// `templates/NAME` of a role, rendered; secrets stand as their markers.
-    pub fn template(&self, role: &str, name: &str) -> String {
+    pub(crate) fn template(&self, role: &str, name: &str) -> String {
         let source = read(format!("roles/{role}/templates/{name}"));
         self.text(&source, &format!("roles/{role}/templates/{name}"))
     }
 
     /// A role's Compose file.
-    pub fn compose(&self, role: &str) -> Value {
+    pub(crate) fn compose(&self, role: &str) -> Value {
         parse(&self.template(role, "compose.yml"), &format!("rendered compose.yml of {role}"))
     }
 
     /// The tasks of a role, rendered with the host's variables, loops left as they are.
-    pub fn text(&self, source: &str, what: &str) -> String {
+    pub(crate) fn text(&self, source: &str, what: &str) -> String {
         let compiled = template::compile(source).unwrap_or_else(|trouble| panic!("{what}: {trouble:?}"));
         template::text(&compiled, self).unwrap_or_else(|trouble| panic!("{what}: {trouble:?}"))
     }
 
     /// Renders every string of a value.
-    pub fn render(&self, value: &Value, what: &str) -> Value {
+    pub(crate) fn render(&self, value: &Value, what: &str) -> Value {
         match value {
             Value::String(text) if template::is_template(text) => {
                 self.depth.set(self.depth.get() + 1);
@@ -138,14 +138,14 @@ impl Names for Host {
 }
 
 /// The `compose_stack` task of a role.
-pub fn stack_task(role: &str) -> Value {
+pub(crate) fn stack_task(role: &str) -> Value {
     let tasks = yaml(format!("roles/{role}/tasks/main.yml"));
     let found = tasks.as_array().unwrap().iter().find_map(|task| task.get("compose_stack"));
     found.unwrap_or_else(|| panic!("role `{role}` has no stack")).clone()
 }
 
 /// Files that the project ships, as git knows them: path and text, without tests and its own books.
-pub fn shipped() -> Vec<(String, String)> {
+pub(crate) fn shipped() -> Vec<(String, String)> {
     let output = std::process::Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output().unwrap();
     let names = String::from_utf8(output.stdout).unwrap();
     names
