@@ -136,7 +136,11 @@ write_client_files() {
 inventory_lab() {
   local i
   printf '# Written by lab/up; lab/down removes it. Host keys: known_hosts beside this file.\nall:\n'
-  [ "$LOGIN" = root ] || printf '  vars:\n    ansible_become: true\n'
+  printf '  vars:\n    ansible_become: %s\n' "$([ "$LOGIN" = root ] && echo false || echo true)"
+  # A container may not open more files than this machine lets its root: see roles/docker.
+  local limit
+  limit=$(ulimit -Hn)
+  if [ "$KIND" = container ] && [ "$limit" != unlimited ] && [ "$limit" -lt 65536 ]; then printf '    docker_nofile: %s\n' "$limit"; fi
   printf '  children:\n    lab:\n      hosts:\n'
   for i in $(seq "$N"); do inventory_host "h$i" "$(host_addr "$i")" "$(host_port "$i")"; done
 }
