@@ -104,7 +104,7 @@ impl Cron {
             if value.chars().any(char::is_control) {
                 return Err(BuildError::field("environment", format!("`{name}` must be one line")));
             }
-            text.push_str(&format!("{name}={value}\n"));
+            text.extend([name.as_str(), "=", value.as_str(), "\n"]);
         }
         let when = if let Some(special) = self.special_time {
             format!("@{special:?}").to_lowercase()
@@ -118,7 +118,7 @@ impl Cron {
             }
             times.map(|(_, time)| time.as_str()).join(" ")
         };
-        text.push_str(&format!("{when} {} {job}\n", self.user));
+        text.extend([when.as_str(), " ", self.user.as_str(), " ", job, "\n"]);
         Ok(text)
     }
 }

@@ -204,14 +204,14 @@ impl LineResource {
             match (c, rest.peek().copied()) {
                 ('\\', Some(digit)) if digit.is_ascii_digit() => {
                     rest.next();
-                    template.push_str(&format!("${{{digit}}}"));
+                    template.extend(['$', '{', digit, '}']);
                 }
                 ('\\', Some('g')) => {
                     rest.next();
                     rest.next_if_eq(&'<');
                     let name: String = std::iter::from_fn(|| rest.next_if(|c| *c != '>')).collect();
                     rest.next();
-                    template.push_str(&format!("${{{name}}}"));
+                    template.extend(["${", name.as_str(), "}"]);
                 }
                 _ => template.push(c),
             }

@@ -318,6 +318,9 @@ impl BuildError {
     }
 }
 
+/// Makes resources of a task's arguments.
+pub type Decode = fn(serde_json::Value, &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError>;
+
 /// A registered kind, with its type erased.
 pub struct KindEntry {
     /// The key in YAML.
@@ -331,7 +334,7 @@ pub struct KindEntry {
     /// The arguments' JSON schema, with their documentation.
     pub schema: fn() -> schemars::Schema,
     /// Decodes and builds.
-    pub decode: fn(serde_json::Value, &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError>,
+    pub decode: Decode,
 }
 
 impl KindEntry {

@@ -1,4 +1,4 @@
-//! Fingerprints of OpenPGP public keys, so that a repository's key can be pinned without `gpg` on
+//! Fingerprints of `OpenPGP` public keys, so that a repository's key can be pinned without `gpg` on
 //! either side. Reads packet framing (RFC 9580, RFC 4880) and nothing inside; verifies no
 //! signature: whoever knows the fingerprint has said whose key it is.
 

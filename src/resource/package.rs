@@ -240,7 +240,7 @@ impl Package {
         }
         script = match self.spec.state {
             State::Absent => script.then(
-                "apt {} {}",
+                "apt --allow-change-held-packages {} {}",
                 &[if self.spec.purge { "purge" } else { "remove" }, if self.spec.autoremove { "--auto-remove" } else { "-y" }],
             ),
             _ => script.then(

@@ -227,7 +227,7 @@ impl Resource for Service {
         plan = plan.and(switch(&self.unit, Some(seen), self.spec.enabled, running));
         match self.spec.state {
             Some(RunState::Restarted) => {
-                plan = plan.change(Change::of("state", &seen.active, "restarted")).step(systemctl("restart", &self.unit))
+                plan = plan.change(Change::of("state", &seen.active, "restarted")).step(systemctl("restart", &self.unit));
             }
             Some(RunState::Reloaded) => {
                 plan = plan.change(Change::of("state", &seen.active, "reloaded")).step(systemctl("reload-or-restart", &self.unit));

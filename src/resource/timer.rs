@@ -173,14 +173,14 @@ impl Section {
     }
 
     fn section(&mut self, name: &str) {
-        self.0.push_str(&format!("\n[{name}]\n"));
+        self.0.extend(["\n[", name, "]\n"]);
     }
 
     fn line(&mut self, field: &str, key: &str, value: &str) -> Result<(), BuildError> {
         if value.chars().any(char::is_control) || value.ends_with('\\') {
             return Err(BuildError::field(field, format!("`{field}` must be one line")));
         }
-        self.0.push_str(&format!("{key}={value}\n"));
+        self.0.extend([key, "=", value, "\n"]);
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn answer(topics: &Topics<'_>, sections: &Sections<'_>, out: &mut Obs
         };
         out.insert(Question::Containers, answer);
     }
-    let each: [(&str, &[&str], Matches, fn(String) -> Question); 3] = [
+    let each: [(&str, &[&str], Matches, Ask); 3] = [
         ("images", &topics.images, is_image, Question::Image),
         ("networks", &topics.networks, is_named, Question::Network),
         ("volumes", &topics.volumes, is_named, Question::Volume),
@@ -44,6 +44,7 @@ pub(super) fn answer(topics: &Topics<'_>, sections: &Sections<'_>, out: &mut Obs
 }
 
 type Matches = fn(&Value, &str) -> bool;
+type Ask = fn(String) -> Question;
 
 /// Without a daemon `docker info` still prints what the client knows, and `ServerErrors`.
 fn info(section: &Section<'_>) -> Answer {
