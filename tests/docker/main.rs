@@ -196,13 +196,17 @@ fn a_stack_killed_in_the_middle_ends_in_one_release() {
     let Some(host) = ready("killed", "exact") else { return };
     host.apply(FRAIL);
     for (round, delay) in ["0.3", "1", "2", "4"].iter().enumerate() {
-        let next = FRAIL.replace("VERSION: \"1\"", &format!("VERSION: \"r{round}\"")).replace("side: {image", "side: {hostname: sRND, image").replace("RND", &round.to_string());
+        let next = FRAIL
+            .replace("VERSION: \"1\"", &format!("VERSION: \"r{round}\""))
+            .replace("side: {image", "side: {hostname: sRND, image")
+            .replace("RND", &round.to_string());
         let resources = host.build(&next).unwrap();
         let plan = host.plan(resources.last().unwrap().as_ref()).unwrap();
         let (last, rest) = plan.steps.split_last().unwrap();
         assert_eq!(host.steps(rest).map_or(0, |ran| ran.status), 0);
         let script = last.script.fill(&soc_provision::secret::Vault::default()).unwrap();
-        let killed = host.sh(&format!("cat >/tmp/up.sh <<'END_OF_STEP'\n{}\nEND_OF_STEP\ntimeout -s KILL {delay} sh /tmp/up.sh; sleep 0.2", &*script));
+        let killed = host
+            .sh(&format!("cat >/tmp/up.sh <<'END_OF_STEP'\n{}\nEND_OF_STEP\ntimeout -s KILL {delay} sh /tmp/up.sh; sleep 0.2", &*script));
         assert!(!killed.stderr.contains("cannot"), "{}", killed.stderr);
         host.apply(&next);
         assert_eq!(host.drift(&next), Vec::<String>::new());
