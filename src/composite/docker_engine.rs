@@ -10,7 +10,8 @@ use crate::diagnostic::nearest;
 use crate::facts::Facts;
 use crate::resource::docker_daemon::DockerDaemon;
 use crate::resource::package::Package;
-use crate::resource::{BuildContext, BuildError, KINDS, Kind, Resource};
+use crate::resource::repository::Repository;
+use crate::resource::{BuildContext, BuildError, Kind, KindEntry, Resource};
 
 /// Keys of `daemon.json`, from dockerd's documentation.
 const KEYS: &[&str] = &[
@@ -218,9 +219,7 @@ impl DockerEngine {
         let key = need("repository_key", &self.repository_key)?;
         let fingerprint = need("repository_fingerprint", &self.repository_fingerprint)?;
         let arguments = json!({"name": "docker", "uris": url, "components": "stable", "signed_by": key, "fingerprint": fingerprint});
-        let entry = KINDS.iter().find(|entry| entry.name == "repository");
-        let entry = entry.ok_or_else(|| BuildError::from("this build of soc-provision has no `repository`".to_owned()))?;
-        (entry.decode)(arguments, context)
+        (KindEntry::of::<Repository>().decode)(arguments, context)
     }
 
     /// `daemon.json` whole, and what is to be said about it.
