@@ -54,6 +54,7 @@ impl Inherit {
 
 /// Resolves one play.
 pub(super) fn play<'p>(run: &HostRun<'_, 'p>, index: usize, play: &'p Play) -> HostPlay {
+    run.done.borrow_mut().clear();
     let mut walk = Walk { run, handlers: Vec::new(), checks: Vec::new(), notified: Vec::new(), open: Vec::new() };
     let frame = run.frame(None);
     // The play's variables are a layer of the frame already.
@@ -65,7 +66,9 @@ pub(super) fn play<'p>(run: &HostRun<'_, 'p>, index: usize, play: &'p Play) -> H
         nodes.push(Step::FlushHandlers);
     }
     for used in &play.roles {
-        nodes.extend(walk.role(used, &inherit, &frame));
+        if walk.first_time(used) {
+            nodes.extend(walk.role(used, &inherit, &frame));
+        }
     }
     nodes.extend(walk.items(&play.tasks, &inherit, &frame));
     let post = walk.items(&play.post_tasks, &inherit, &frame);
@@ -235,6 +238,13 @@ impl<'p> Walk<'_, '_, 'p> {
         self.run.keep(text)
     }
 
+    /// Whether the role, with these parameters, has not come yet on this host: as in Ansible, a
+    /// role in `roles:` and in others' dependencies runs once.
+    fn first_time(&self, used: &RoleUse) -> bool {
+        let params: Vec<_> = used.params.iter().map(|(name, node)| (name, node.to_json())).collect();
+        self.run.done.borrow_mut().insert(format!("{:?} {params:?}", used.name.as_str()))
+    }
+
     /// A role with its dependencies.
     fn role(&mut self, used: &RoleUse, outer: &Inherit, frame: &Rc<Frame>) -> Vec<Step> {
         let scope = self.run.scope(frame, &outer.own);
@@ -261,12 +271,7 @@ impl<'p> Walk<'_, '_, 'p> {
         let mut out = Vec::new();
         self.open.push(name.clone());
         for dependency in &role.dependencies {
-            let key = format!(
-                "{:?} {:?}",
-                dependency.name.as_str(),
-                dependency.params.iter().map(|(name, node)| (name, node.to_json())).collect::<Vec<_>>()
-            );
-            if self.run.done.borrow_mut().insert(key) {
+            if self.first_time(dependency) {
                 out.extend(self.role(dependency, &inherit, frame));
             }
         }

@@ -21,7 +21,10 @@ use crate::resource::{Check, Claim, Question, Resource, ResourceId, Severity, Vi
 use crate::secret::SecretName;
 use crate::shell::Script;
 
-pub use script::{rollback as rollback_steps, unpin as unpin_script};
+pub use script::rollback as rollback_steps;
+
+/// Fact that `--retry-release` sets: releases that were rolled back may be applied again.
+pub const RETRY: &str = "soc_retry_release";
 
 /// A stack's release on a host.
 #[derive(Debug)]
@@ -76,7 +79,8 @@ impl Resource for ComposeRelease {
             profiles.insert(path, digest.clone());
         }
         let release = Release::render(stack, &profiles, &|text| view.fingerprint(text).map_err(refusal)).map_err(Undecided::Refused)?;
-        if let Some(pin) = state.pin.as_ref().filter(|pin| pin.release == release.id) {
+        let retry = view.facts.flag(RETRY);
+        if let Some(pin) = state.pin.as_ref().filter(|pin| pin.release == release.id && !retry) {
             return Err(Undecided::Refused(format!(
                 "release {} of `{}` was rolled back by {} at {} (seconds since 1970); change it, or apply with --retry-release",
                 pin.release, stack.name, pin.who, pin.when
