@@ -89,7 +89,7 @@ impl<'r, 'p> HostRun<'r, 'p> {
         set("ansible_play_hosts_all", json!(play.hosts_all));
         set("ansible_play_batch", json!(play.hosts));
         layers.push(Sourced::values(Layer::Magic, magic));
-        *self.play_layers.borrow_mut() = layers.clone();
+        self.play_layers.borrow_mut().clone_from(&layers);
         let files = self.vars_files(play);
         layers.extend(files.iter().map(|vars| Sourced::nodes(Layer::VarsFiles, vars)));
         // Ansible shows the defaults and vars of all of a play's roles to all of its tasks.

@@ -275,15 +275,15 @@ impl ComposeRelease {
                 continue;
             }
             let what = path.splitn(3, '/').nth(2).unwrap_or(path);
-            if !right {
-                changes.push(Change::of(format!("{what}.content"), "changed on the host", "as declared"));
-            } else {
+            if right {
                 let shown = |mode: u32, uid: u32, gid: u32| format!("{mode:o} {uid}:{gid}");
                 changes.push(Change::of(
                     format!("{what}.mode"),
                     shown(found.mode, found.uid, found.gid),
                     shown(mode, uid + offset, gid + offset),
                 ));
+            } else {
+                changes.push(Change::of(format!("{what}.content"), "changed on the host", "as declared"));
             }
             for service in users(release, path) {
                 tampered.insert(service, what.to_owned());
@@ -344,7 +344,7 @@ impl ComposeRelease {
 
 /// Services whose containers mount a file of the release.
 fn users(release: &Release, path: &str) -> Vec<String> {
-    let Some(directory) = path.splitn(3, '/').nth(1) else { return Vec::new() };
+    let Some(directory) = path.split('/').nth(1) else { return Vec::new() };
     let Ok(compose) = serde_json::from_str::<Value>(&release.compose) else { return Vec::new() };
     let mut out = Vec::new();
     for (name, service) in compose.get("services").and_then(Value::as_object).into_iter().flatten() {

@@ -196,13 +196,17 @@ fn a_stack_killed_in_the_middle_ends_in_one_release() {
     let Some(host) = ready("killed", "exact") else { return };
     host.apply(FRAIL);
     for (round, delay) in ["0.3", "1", "2", "4"].iter().enumerate() {
-        let next = FRAIL.replace("VERSION: \"1\"", &format!("VERSION: \"r{round}\"")).replace("side: {image", "side: {hostname: sRND, image").replace("RND", &round.to_string());
+        let next = FRAIL
+            .replace("VERSION: \"1\"", &format!("VERSION: \"r{round}\""))
+            .replace("side: {image", "side: {hostname: sRND, image")
+            .replace("RND", &round.to_string());
         let resources = host.build(&next).unwrap();
         let plan = host.plan(resources.last().unwrap().as_ref()).unwrap();
         let (last, rest) = plan.steps.split_last().unwrap();
         assert_eq!(host.steps(rest).map_or(0, |ran| ran.status), 0);
         let script = last.script.fill(&soc_provision::secret::Vault::default()).unwrap();
-        let killed = host.sh(&format!("cat >/tmp/up.sh <<'END_OF_STEP'\n{}\nEND_OF_STEP\ntimeout -s KILL {delay} sh /tmp/up.sh; sleep 0.2", &*script));
+        let killed = host
+            .sh(&format!("cat >/tmp/up.sh <<'END_OF_STEP'\n{}\nEND_OF_STEP\ntimeout -s KILL {delay} sh /tmp/up.sh; sleep 0.2", &*script));
         assert!(!killed.stderr.contains("cannot"), "{}", killed.stderr);
         host.apply(&next);
         assert_eq!(host.drift(&next), Vec::<String>::new());
@@ -285,4 +289,45 @@ compose_stack:
         assert!(refused.contains(part), "{part} in {refused}");
     }
     host.ask("docker rm -f blocker >/dev/null; docker network rm taken >/dev/null; [ ! -e /var/lib/soc-provision/stacks/exact ]");
+}
+
+/// Needs a bare host, `SOC_LAB_BARE`: it gets Docker.
+#[test]
+fn docker_is_installed_hardened_and_put_back_if_it_does_not_come_up() {
+    let Some(host) = Host::bare() else { return eprintln!("docker_engine: skipped, SOC_LAB_BARE names no bare lab") };
+    let task = "docker_engine: {daemon: {log-opts: {max-size: 5m, max-file: '2'}}}";
+    host.apply(task);
+    assert_eq!(host.drift(task), Vec::<String>::new());
+    assert_eq!(host.ask("docker info -f '{{.LiveRestoreEnabled}} {{.LoggingDriver}}'"), "true json-file");
+    assert!(host.ask("docker info -f '{{.SecurityOptions}}'").contains("no-new-privileges"));
+    host.ask("docker compose version");
+    let config = host.ask("cat /etc/docker/daemon.json");
+
+    // Found by dockerd itself, before anything is swapped.
+    let invalid = "docker_engine: {extra: {audit-log: true}}";
+    let ran = fails(&host, invalid);
+    assert_eq!(ran.status, 95, "{}", ran.stderr);
+    assert!(ran.stderr.contains("audit-log"), "{}", ran.stderr);
+    // Valid, and the daemon does not start with it.
+    let broken = "docker_engine: {daemon: {bip: 10.99.0.1/24, bridge: none}}";
+    let ran = fails(&host, broken);
+    assert_eq!(ran.status, 96, "{}", ran.stderr);
+    assert!(ran.stderr.contains("the old configuration is back"), "{}", ran.stderr);
+    assert_eq!(host.ask("cat /etc/docker/daemon.json"), config);
+    assert_eq!(host.drift(task), Vec::<String>::new());
+
+    // A hand edit without a restart, and one with.
+    host.ask("sed -i s/5m/6m/ /etc/docker/daemon.json");
+    assert_eq!(host.drift(task), ["content"]);
+    host.apply(task);
+    host.ask("sed 's/\"live-restore\": true/\"live-restore\": false/' /etc/docker/daemon.json >/tmp/d && cp /tmp/d /etc/docker/daemon.json && systemctl restart docker");
+    host.apply(task);
+    assert_eq!(host.drift(task), Vec::<String>::new());
+    assert_eq!(host.ask("docker info -f '{{.LiveRestoreEnabled}}'"), "true");
+
+    // Switching user namespaces hides data: not without being told to.
+    host.apply("docker_image: {name: 'here:1', stand_in: {listen: [8080], user: 1000}}");
+    let remap = "docker_engine: {daemon: {userns-remap: default}}";
+    let refused = format!("{:?}", host.plan(host.build(remap).unwrap().last().unwrap().as_ref()).unwrap_err());
+    assert!(refused.contains("out of sight"), "{refused}");
 }
