@@ -1,3 +1,5 @@
+//! The interview against this machine's shells and recorded output.
+
 use super::*;
 use crate::resource::observe::{PathKind, RawOutput};
 use crate::secret::Vault;

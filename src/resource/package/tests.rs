@@ -1,3 +1,5 @@
+//! Plans from dpkg's states, and the script with recording tools in apt's place.
+
 use super::*;
 use crate::resource::observe::{Answer, Observations};
 use crate::resource::testing::{Bench, absent, raw, run, shown};
