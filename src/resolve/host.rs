@@ -92,12 +92,26 @@ impl<'r, 'p> HostRun<'r, 'p> {
         *self.play_layers.borrow_mut() = layers.clone();
         let files = self.vars_files(play);
         layers.extend(files.iter().map(|vars| Sourced::nodes(Layer::VarsFiles, vars)));
-        // Ansible shows the defaults and vars of all of a play's roles to all of its tasks.
-        for role in play.roles.iter().filter_map(|used| used.name.as_str()).filter_map(|name| self.resolver.project.role(name).ok()) {
-            layers.push(Sourced::nodes(Layer::PlayRoleDefaults, &role.defaults));
-            layers.push(Sourced::nodes(Layer::PlayRoleVars, &role.vars));
+        // Ansible shows the defaults and vars of all of a play's roles to all of its tasks, and those
+        // of the roles that they depend on.
+        let mut seen = HashSet::new();
+        for name in play.roles.iter().filter_map(|used| used.name.as_str()) {
+            self.layers_of_role(name, &mut seen, &mut layers);
         }
         layers
+    }
+
+    /// A role's defaults and vars, after those of its dependencies.
+    fn layers_of_role(&self, name: &str, seen: &mut HashSet<String>, layers: &mut Vec<Sourced>) {
+        if !seen.insert(name.to_owned()) {
+            return;
+        }
+        let Ok(role) = self.resolver.project.role(name) else { return };
+        for dependency in role.dependencies.iter().filter_map(|used| used.name.as_str()) {
+            self.layers_of_role(dependency, seen, layers);
+        }
+        layers.push(Sourced::nodes(Layer::PlayRoleDefaults, &role.defaults));
+        layers.push(Sourced::nodes(Layer::PlayRoleVars, &role.vars));
     }
 
     fn vars_files(&self, play: &Play) -> Vec<Arc<VarMap>> {
