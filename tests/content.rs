@@ -7,6 +7,8 @@
 mod backup;
 #[path = "content/books.rs"]
 mod books;
+#[path = "content/certificates.rs"]
+mod certificates;
 #[path = "content/compare.rs"]
 mod compare;
 #[path = "content/hygiene.rs"]
