@@ -269,7 +269,8 @@ impl HostRun {
         }
         let nonce = self.job.nonce();
         let frame = Frame { deadline: READ_DEADLINE, keep: 64 << 20, ..Frame::new(interview::script(&questions, &nonce)) };
-        let output = self.session()?.run(frame).await.map_err(|error| session_failure("probing", &error))?;
+        let lost = |error: SessionError| session_failure("probing", &error);
+        let output = self.session()?.submit(frame).await.map_err(lost)?.wait_unmasked().await.map_err(lost)?;
         Ok(interview::parse(&questions, &nonce, &output.stdout))
     }
 

@@ -65,7 +65,7 @@ impl Planner<'_> {
 
 /// All questions of some tasks, each once.
 #[must_use]
-pub fn questions<'a>(program: &'a Program, tasks: impl IntoIterator<Item = TaskIndex>, facts: &Facts) -> Vec<Question> {
+pub fn questions(program: &Program, tasks: impl IntoIterator<Item = TaskIndex>, facts: &Facts) -> Vec<Question> {
     let mut seen = std::collections::HashSet::new();
     let mut out = Vec::new();
     let resources = tasks.into_iter().flat_map(|index| program.tasks[index].resources.iter());

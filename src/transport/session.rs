@@ -52,6 +52,20 @@ impl PendingReply {
     /// # Errors
     /// The connection was lost, or the frame (or one before it) took longer than its deadline.
     pub async fn wait(self) -> Result<Output, SessionError> {
+        let masker = self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();
+        self.finish(&masker).await
+    }
+
+    /// As [`PendingReply::wait`], with nothing masked: for probes, whose output is compared and
+    /// never shown. Whoever shows a part of it masks that part.
+    ///
+    /// # Errors
+    /// As for [`PendingReply::wait`].
+    pub async fn wait_unmasked(self) -> Result<Output, SessionError> {
+        self.finish(&Masker::default()).await
+    }
+
+    async fn finish(self, masker: &Masker) -> Result<Output, SessionError> {
         let Answer::Sent(answer) = self.answer else { return Ok(Output { skipped: true, ..Output::default() }) };
         let raw = answer.await.unwrap_or_else(|_| Err(SessionError::Lost("the session was closed".to_owned())));
         {
@@ -61,8 +75,7 @@ impl PendingReply {
                 state.counted_below = state.next_seq;
             }
         }
-        let masker = self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();
-        raw.map(|raw| raw.finish(&masker))
+        raw.map(|raw| raw.finish(masker))
     }
 }
 

@@ -6,7 +6,12 @@ use std::process::{Command, Output};
 use crate::render::root;
 
 fn cert(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new("sh").arg(root().join("roles/soc_common/files/soc-cert")).args(arguments).env("SOC_CERT_CA", dir.join("ca")).output().unwrap()
+    Command::new("sh")
+        .arg(root().join("roles/soc_common/files/soc-cert"))
+        .args(arguments)
+        .env("SOC_CERT_CA", dir.join("ca"))
+        .output()
+        .unwrap()
 }
 
 /// The uid that the tests run as, which keys can be given to without being root.
@@ -29,7 +34,11 @@ fn a_certificate_is_made_once_and_again_when_names_change() {
         assert!(!cert(site.path(), &["check", dir, other[0], &uid, other[1]]).status.success(), "{other:?}");
     }
     // OpenSearch knows nodes by this very form of the subject.
-    let subject = Command::new("openssl").args(["x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in"]).arg(format!("{dir}/cert.pem")).output().unwrap();
+    let subject = Command::new("openssl")
+        .args(["x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in"])
+        .arg(format!("{dir}/cert.pem"))
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8(subject.stdout).unwrap().trim(), "subject=CN=wazuh-indexer");
     assert!(crate::render::read("roles/siem/templates/opensearch.yml").contains("\"CN=wazuh-indexer\""));
     let key = std::fs::read_to_string(format!("{dir}/key.pem")).unwrap();

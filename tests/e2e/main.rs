@@ -4,4 +4,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod apply;
+mod guard;
 mod harness;
+mod vm;

@@ -56,7 +56,7 @@ pub(super) fn probe(rules: &str) -> Script {
 c=${SSH_CONNECTION:-}
 [ -n "$c" ] || c=$(tr '\0' '\n' 2>/dev/null <"/proc/$PPID/environ" | sed -n 's/^SSH_CONNECTION=//p')
 printf '##ssh %s\n' "$c"
-systemctl show -p Id,UnitFileState,ActiveState nftables.service firewalld.service soc-provision-firewall.service 2>/dev/null | while IFS== read -r k v; do
+{ systemctl show -p Id,UnitFileState,ActiveState nftables.service firewalld.service soc-provision-firewall.service 2>/dev/null; echo; } | while IFS== read -r k v; do
 case $k in Id) id=$v;; UnitFileState) file=$v;; ActiveState) active=$v;; '') printf '##unit %s %s %s\n' "$id" "${file:--}" "${active:--}"; file=; active=;; esac
 [ "$k" != Id ] || id=$v
 done
