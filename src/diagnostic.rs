@@ -262,11 +262,13 @@ pub fn render(diagnostics: &[Diagnostic], source: &dyn Fn(&Path) -> Option<Arc<s
         } else if let (Some(at), Some(path)) = (&diagnostic.location, &path) {
             group = group.element(annotate_snippets::Origin::path(path.as_str()).line(at.line as usize).char_column(at.column as usize));
         }
-        let mut report = vec![group];
-        if let Some(hint) = &diagnostic.hint {
-            report.push(Group::with_title(Title::HELP.with_name("hint").secondary_title(printable(hint))));
+        let hint = diagnostic.hint.as_ref().map(|hint| Group::with_title(Title::HELP.with_name("hint").secondary_title(printable(hint))));
+        match (hint, &diagnostic.location) {
+            (Some(hint), Some(_)) => out.push_str(&renderer.render(&[group, hint])),
+            // Between groups comes a rule, which would belong to a place.
+            (Some(hint), None) => out.push_str(&format!("{}\n{}", renderer.render(&[group]), renderer.render(&[hint]))),
+            (None, _) => out.push_str(&renderer.render(&[group])),
         }
-        out.push_str(&renderer.render(&report));
         out.push_str("\n\n");
     }
     out
@@ -291,10 +293,10 @@ mod tests {
     fn a_problem_shows_its_line_a_caret_and_a_hint() {
         let at = Location { file: Arc::new(PathBuf::from("roles/docker/tasks/main.yml")), line: 2, column: 5, length: 4 };
         let located = Diagnostic::error("unknown key `moed` in `file`").at(at).hint("did you mean `mode`?");
-        let plain = Diagnostic::warning("nothing \u{1b}[2J to do");
+        let plain = Diagnostic::warning("nothing \u{1b}[2J to do").hint("rest");
         let text: Arc<str> = "- file:\n    moed: \"0644\"\n".into();
         let out = render(&[located, plain], &|_| Some(Arc::clone(&text)), false);
-        let expected = "error: unknown key `moed` in `file`\n --> roles/docker/tasks/main.yml:2:5\n  |\n2 |     moed: \"0644\"\n  |     ^^^^\n  |\nhint: did you mean `mode`?\n\nwarning: nothing \\u{1b}[2J to do\n\n";
+        let expected = "error: unknown key `moed` in `file`\n --> roles/docker/tasks/main.yml:2:5\n  |\n2 |     moed: \"0644\"\n  |     ^^^^\n  |\nhint: did you mean `mode`?\n\nwarning: nothing \\u{1b}[2J to do\nhint: rest\n\n";
         assert_eq!(out, expected, "\n{out}");
     }
 

@@ -151,11 +151,12 @@ inventory_host() {
 
 lab_ssh() { ssh -F "$DIR/ssh_config" "$@"; }
 
-# wait_ssh SECONDS HOST...: until each host lets us in
+# wait_ssh SECONDS HOST...: until each host lets us in. Patient with each try: giving up on a slow host half-way
+# through a login makes its sshd penalise us (PerSourcePenalties), and the next try fails too.
 wait_ssh() {
   local until=$((SECONDS + $1)) h; shift
   for h; do
-    until timeout 20 ssh -F "$DIR/ssh_config" -o BatchMode=yes -o ConnectTimeout=3 -l root "$h" true </dev/null 2>"$DIR/$h/ssh.err"; do
+    until timeout 120 ssh -F "$DIR/ssh_config" -o BatchMode=yes -o ConnectTimeout=30 -l root "$h" true </dev/null 2>"$DIR/$h/ssh.err"; do
       [ $SECONDS -lt $until ] || die "$h does not answer: $(tail -1 "$DIR/$h/ssh.err"); see $DIR/$h/console.log"
       host_running "${h#h}" || die "$h stopped by itself; see $DIR/$h/console.log"
       sleep 0.3

@@ -13,7 +13,7 @@ inner_addr() { echo "198.19.$ID.$1"; }
 host_port() { echo 22; }
 netns() { echo "soclab$ID-h$1"; }
 # shellcheck disable=SC2034
-SSH_WAIT=60
+SSH_WAIT=180
 
 check_kind() {
   [ "$(id -u)" = 0 ] || die "containers need root; --kind vm does not"

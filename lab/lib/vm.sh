@@ -4,7 +4,7 @@
 # NIC 2: a wire between the lab's hosts (multicast on loopback); host i is 10.77.0.i there.
 
 # shellcheck disable=SC2034
-SSH_WAIT=300
+SSH_WAIT=900
 
 host_addr() { echo 127.0.0.1; }
 host_port() { cat "$DIR/h$1/port"; }

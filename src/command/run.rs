@@ -114,11 +114,12 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         complain("warning: no hosts matched");
     }
     let passwords = Passwords::ask(&run.connect)?;
+    let opener = super::secrets::Opener::new(project, &run.connect.identity);
     let mut problems = Vec::new();
     let mut targets = Vec::new();
     for host in &hosts {
         match connection(project, host) {
-            Ok(vars) => match passwords_of(loaded, &vars, &run.connect) {
+            Ok(vars) => match passwords_of(loaded, &vars, &opener) {
                 Ok(own) => targets.push((host.clone(), target(project, &vars, &run.connect, &passwords, &own))),
                 Err(diagnostic) => problems.push(diagnostic),
             },
@@ -134,6 +135,8 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
     let captured = Arc::new(Mutex::new(Captured::default()));
     let events = Events::new(listeners(&run.connect, options, &captured));
     let forks = run.connect.forks.or(project.settings.forks).unwrap_or(FORKS).max(1);
+    let (digests, warnings) = opener.digests(&loaded.store);
+    show(&warnings, Some(project));
     let job = Job {
         mode: options.mode,
         plays: plays(project, &hosts),
@@ -151,9 +154,9 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
             playbook: info.playbook.clone(),
             result: String::new(),
         },
-        digests: loaded.store.digests(),
+        digests,
         resolve: resolver(loaded, run, options),
-        unlock: unlocker(loaded, &run.connect),
+        unlock: unlocker(loaded, opener),
         cross_check: Box::new(crate::resource::claims::cross_check),
         connector: Connector::default(),
         events,
@@ -231,13 +234,9 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
 }
 
 /// Opens secrets when a host's changes need them, each file once a run.
-fn unlocker(loaded: &Loaded, connect: &ConnectOptions) -> crate::engine::Unlock {
+fn unlocker(loaded: &Loaded, opener: super::secrets::Opener) -> crate::engine::Unlock {
     let store = loaded.store.clone();
-    let opened = Mutex::new(super::secrets::Opener::new(&loaded.project, &connect.identity));
-    Box::new(move |names: &[SecretName]| {
-        let opener = opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        opener.open(&store, names)
-    })
+    Box::new(move |names: &[SecretName]| opener.open(&store, names))
 }
 
 /// Passwords that the user typed once, for all hosts.
@@ -271,17 +270,14 @@ impl Passwords {
 }
 
 /// The passwords that a host's own variables name, secrets opened.
-fn passwords_of(loaded: &Loaded, vars: &ConnectionVars, connect: &ConnectOptions) -> Result<Passwords, Diagnostic> {
+fn passwords_of(loaded: &Loaded, vars: &ConnectionVars, opener: &super::secrets::Opener) -> Result<Passwords, Diagnostic> {
     let open = |password: &Option<Password>| match password {
         None => Ok(None),
         Some(Password::Plain(text)) => Ok(Some(text.clone())),
-        Some(Password::Secret(name)) => {
-            let opener = super::secrets::Opener::new(&loaded.project, &connect.identity);
-            opener
-                .reveal(&loaded.store, name)
-                .map(Some)
-                .map_err(|why| Diagnostic::error(format!("the password of `{}` cannot be had: {why}", vars.host)))
-        }
+        Some(Password::Secret(name)) => opener
+            .reveal(&loaded.store, name)
+            .map(Some)
+            .map_err(|why| Diagnostic::error(format!("the password of `{}` cannot be had: {why}", vars.host))),
     };
     Ok(Passwords { login: open(&vars.password)?, sudo: open(&vars.become_password)? })
 }

@@ -10,24 +10,109 @@ use crate::diagnostic::nearest;
 use crate::facts::Facts;
 use crate::resource::docker_daemon::DockerDaemon;
 use crate::resource::package::Package;
-use crate::resource::{BuildContext, BuildError, KINDS, Kind, Resource};
+use crate::resource::repository::Repository;
+use crate::resource::{BuildContext, BuildError, Kind, KindEntry, Resource};
 
 /// Keys of `daemon.json`, from dockerd's documentation.
 const KEYS: &[&str] = &[
-    "allow-nondistributable-artifacts", "api-cors-header", "authorization-plugins", "bip", "bridge", "builder", "cgroup-parent",
-    "containerd", "containerd-namespace", "containerd-plugin-namespace", "data-root", "debug", "default-address-pools",
-    "default-cgroupns-mode", "default-gateway", "default-gateway-v6", "default-network-opts", "default-runtime", "default-shm-size",
-    "default-ulimits", "dns", "dns-opts", "dns-search", "exec-opts", "exec-root", "experimental", "features", "firewall-backend",
-    "fixed-cidr", "fixed-cidr-v6", "group", "host-gateway-ip", "hosts", "http-proxy", "https-proxy", "icc", "init", "init-path",
-    "insecure-registries", "ip", "ip-forward", "ip-masq", "ip6tables", "iptables", "ipv6", "labels", "live-restore", "log-driver",
-    "log-format", "log-level", "log-opts", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts",
-    "metrics-addr", "mtu", "no-new-privileges", "no-proxy", "node-generic-resources", "oom-score-adjust", "pidfile", "proxies",
-    "raw-logs", "registry-mirrors", "runtimes", "seccomp-profile", "selinux-enabled", "shutdown-timeout", "storage-driver",
-    "storage-opts", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify", "userland-proxy", "userland-proxy-path", "userns-remap",
+    "allow-nondistributable-artifacts",
+    "api-cors-header",
+    "authorization-plugins",
+    "bip",
+    "bridge",
+    "builder",
+    "cgroup-parent",
+    "containerd",
+    "containerd-namespace",
+    "containerd-plugin-namespace",
+    "data-root",
+    "debug",
+    "default-address-pools",
+    "default-cgroupns-mode",
+    "default-gateway",
+    "default-gateway-v6",
+    "default-network-opts",
+    "default-runtime",
+    "default-shm-size",
+    "default-ulimits",
+    "dns",
+    "dns-opts",
+    "dns-search",
+    "exec-opts",
+    "exec-root",
+    "experimental",
+    "features",
+    "firewall-backend",
+    "fixed-cidr",
+    "fixed-cidr-v6",
+    "group",
+    "host-gateway-ip",
+    "hosts",
+    "http-proxy",
+    "https-proxy",
+    "icc",
+    "init",
+    "init-path",
+    "insecure-registries",
+    "ip",
+    "ip-forward",
+    "ip-masq",
+    "ip6tables",
+    "iptables",
+    "ipv6",
+    "labels",
+    "live-restore",
+    "log-driver",
+    "log-format",
+    "log-level",
+    "log-opts",
+    "max-concurrent-downloads",
+    "max-concurrent-uploads",
+    "max-download-attempts",
+    "metrics-addr",
+    "mtu",
+    "no-new-privileges",
+    "no-proxy",
+    "node-generic-resources",
+    "oom-score-adjust",
+    "pidfile",
+    "proxies",
+    "raw-logs",
+    "registry-mirrors",
+    "runtimes",
+    "seccomp-profile",
+    "selinux-enabled",
+    "shutdown-timeout",
+    "storage-driver",
+    "storage-opts",
+    "tls",
+    "tlscacert",
+    "tlscert",
+    "tlskey",
+    "tlsverify",
+    "userland-proxy",
+    "userland-proxy-path",
+    "userns-remap",
     "validate",
 ];
 /// Keys whose value is true or false.
-const FLAGS: &[&str] = &["debug", "experimental", "icc", "init", "ip-forward", "ip-masq", "ip6tables", "iptables", "ipv6", "live-restore", "no-new-privileges", "selinux-enabled", "tls", "tlsverify", "userland-proxy"];
+const FLAGS: &[&str] = &[
+    "debug",
+    "experimental",
+    "icc",
+    "init",
+    "ip-forward",
+    "ip-masq",
+    "ip6tables",
+    "iptables",
+    "ipv6",
+    "live-restore",
+    "no-new-privileges",
+    "selinux-enabled",
+    "tls",
+    "tlsverify",
+    "userland-proxy",
+];
 
 /// Docker and Compose, installed, configured and running.
 #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
@@ -70,7 +155,8 @@ pub enum Source {
 
 impl Kind for DockerEngine {
     const NAME: &'static str = "docker_engine";
-    const EXAMPLE: &'static str = "docker_engine:\n  source: distribution\n  daemon:\n    live-restore: true\n    log-opts: {max-size: 20m, max-file: \"5\"}\n";
+    const EXAMPLE: &'static str =
+        "docker_engine:\n  source: distribution\n  daemon:\n    live-restore: true\n    log-opts: {max-size: 20m, max-file: \"5\"}\n";
 
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         let packages = packages(self.source, context.facts)?;
@@ -79,7 +165,8 @@ impl Kind for DockerEngine {
         if self.source == Source::Docker {
             out.extend(self.repository(context)?);
         } else if self.repository_url.is_some() || self.repository_key.is_some() || self.repository_fingerprint.is_some() {
-            return Err(BuildError::field("repository_url", "a repository is given, and Docker comes from the distribution").hint("say `source: docker`"));
+            return Err(BuildError::field("repository_url", "a repository is given, and Docker comes from the distribution")
+                .hint("say `source: docker`"));
         }
         out.push(Box::new(Package::present(&packages)));
         let foreign: &[&str] = match self.source {
@@ -107,8 +194,11 @@ fn packages(source: Source, facts: &Facts) -> Result<Vec<&'static str>, BuildErr
     let mut packages = match (source, distribution, version) {
         (Source::Docker, ..) => vec!["docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin", "docker-buildx-plugin"],
         (Source::Distribution, "Debian", "12") => {
-            return Err(BuildError::field("source", "Debian 12's own Compose is 1.29, which is too old: stacks need Compose 2.20 or newer")
-                .hint("say `source: docker` with `repository_url`, `repository_key` and `repository_fingerprint`"));
+            return Err(BuildError::field(
+                "source",
+                "Debian 12's own Compose is 1.29, which is too old: stacks need Compose 2.20 or newer",
+            )
+            .hint("say `source: docker` with `repository_url`, `repository_key` and `repository_fingerprint`"));
         }
         (Source::Distribution, "Debian", _) => vec!["docker.io", "docker-cli", "docker-compose"],
         (Source::Distribution, ..) => vec!["docker.io", "docker-compose-v2"],
@@ -129,9 +219,7 @@ impl DockerEngine {
         let key = need("repository_key", &self.repository_key)?;
         let fingerprint = need("repository_fingerprint", &self.repository_fingerprint)?;
         let arguments = json!({"name": "docker", "uris": url, "components": "stable", "signed_by": key, "fingerprint": fingerprint});
-        let entry = KINDS.iter().find(|entry| entry.name == "repository");
-        let entry = entry.ok_or_else(|| BuildError::from("this build of soc-provision has no `repository`".to_owned()))?;
-        (entry.decode)(arguments, context)
+        (KindEntry::of::<Repository>().decode)(arguments, context)
     }
 
     /// `daemon.json` whole, and what is to be said about it.
@@ -140,8 +228,11 @@ impl DockerEngine {
         for (key, value) in &self.daemon {
             let key = key.replace('_', "-");
             if !KEYS.contains(&key.as_str()) {
-                let hint = nearest(&key, KEYS.iter().copied()).map_or_else(|| "keys of newer versions go into `extra`".to_owned(), |near| format!("did you mean `{near}`?"));
-                return Err(BuildError::field(&format!("daemon.{key}"), format!("dockerd has no key `{key}`: it would not start")).hint(hint));
+                let hint = nearest(&key, KEYS.iter().copied())
+                    .map_or_else(|| "keys of newer versions go into `extra`".to_owned(), |near| format!("did you mean `{near}`?"));
+                return Err(
+                    BuildError::field(&format!("daemon.{key}"), format!("dockerd has no key `{key}`: it would not start")).hint(hint)
+                );
             }
             if FLAGS.contains(&key.as_str()) && !value.is_boolean() && !value.is_null() {
                 return Err(BuildError::field(&format!("daemon.{key}"), format!("`{key}` is true or false, not `{value}`")));
@@ -152,7 +243,9 @@ impl DockerEngine {
                 config.insert(key, value.clone());
             }
         }
-        if self.daemon.keys().any(|key| key.replace('_', "-") == "log-driver") && !self.daemon.keys().any(|key| key.replace('_', "-") == "log-opts") {
+        if self.daemon.keys().any(|key| key.replace('_', "-") == "log-driver")
+            && !self.daemon.keys().any(|key| key.replace('_', "-") == "log-opts")
+        {
             // Options belong to a driver: those of the default one may be unknown to another.
             let files = matches!(config.get("log-driver").and_then(Value::as_str), Some("json-file" | "local"));
             if !files {
@@ -185,8 +278,11 @@ fn defaults() -> Map<String, Value> {
 /// What must not be, whatever the daemon thinks of it.
 fn refuse(config: &Map<String, Value>) -> Result<(), BuildError> {
     if config.get("iptables").and_then(Value::as_bool) == Some(false) {
-        return Err(BuildError::field("daemon.iptables", "`iptables: false` is no firewall: it breaks published ports, the way out and the isolation of networks")
-            .hint("use the `firewall` resource, which works beside Docker's own tables"));
+        return Err(BuildError::field(
+            "daemon.iptables",
+            "`iptables: false` is no firewall: it breaks published ports, the way out and the isolation of networks",
+        )
+        .hint("use the `firewall` resource, which works beside Docker's own tables"));
     }
     let hosts = config.get("hosts").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let hosts: Vec<&str> = hosts.collect();
@@ -196,8 +292,11 @@ fn refuse(config: &Map<String, Value>) -> Result<(), BuildError> {
             .hint("use ssh (`DOCKER_HOST=ssh://...`), or set `tlsverify` with certificates"));
     }
     if !hosts.is_empty() {
-        return Err(BuildError::field("daemon.hosts", "the packaged unit starts dockerd with `-H fd://`, beside which `hosts` keeps it from starting")
-            .hint("override ExecStart with `systemd_unit` and leave `hosts` out of `daemon`"));
+        return Err(BuildError::field(
+            "daemon.hosts",
+            "the packaged unit starts dockerd with `-H fd://`, beside which `hosts` keeps it from starting",
+        )
+        .hint("override ExecStart with `systemd_unit` and leave `hosts` out of `daemon`"));
     }
     Ok(())
 }
@@ -227,7 +326,9 @@ mod tests {
     }
 
     fn facts(distribution: &str, version: &str) -> Facts {
-        let Value::Object(vars) = json!({"ansible_distribution": distribution, "ansible_distribution_version": version}) else { unreachable!() };
+        let Value::Object(vars) = json!({"ansible_distribution": distribution, "ansible_distribution_version": version}) else {
+            unreachable!()
+        };
         Facts::from_vars(vars)
     }
 
@@ -254,7 +355,10 @@ mod tests {
 
     #[test]
     fn distributions_that_were_not_tried_are_refused() {
-        assert_eq!(packages(Source::Distribution, &facts("Debian", "13")).unwrap(), ["docker.io", "docker-cli", "docker-compose", "iptables"]);
+        assert_eq!(
+            packages(Source::Distribution, &facts("Debian", "13")).unwrap(),
+            ["docker.io", "docker-cli", "docker-compose", "iptables"]
+        );
         assert!(packages(Source::Distribution, &facts("Debian", "12")).unwrap_err().message.contains("1.29"));
         assert!(packages(Source::Docker, &facts("Debian", "12")).is_ok());
         assert!(packages(Source::Distribution, &facts("Fedora", "42")).unwrap_err().message.contains("Fedora 42"));

@@ -417,7 +417,7 @@ impl HostRun {
                     role: task.role.clone(),
                     handler: true,
                     outcome: Outcome::WouldChange,
-                    resources: Vec::new(),
+                    resources: task.resources.iter().map(|resource| plan::notified(resource.as_ref())).collect(),
                     milliseconds: 0,
                 }));
             }

@@ -69,7 +69,7 @@ pub fn questions<'a>(program: &'a Program, tasks: impl IntoIterator<Item = TaskI
     let mut seen = std::collections::HashSet::new();
     let mut out = Vec::new();
     let resources = tasks.into_iter().flat_map(|index| program.tasks[index].resources.iter());
-    for question in resources.flat_map(|resource: &'a Box<dyn Resource>| resource.questions(facts)) {
+    for question in resources.flat_map(|resource| resource.questions(facts)) {
         if seen.insert(question.clone()) {
             out.push(question);
         }
@@ -131,6 +131,19 @@ pub fn resource_report(resource: &dyn Resource, decision: &Decision, diffs: &Dif
         }
     }
     report
+}
+
+/// A handler's resource in a plan: it runs if it comes to that, and what it does is known then.
+#[must_use]
+pub fn notified(resource: &dyn Resource) -> ResourceReport {
+    ResourceReport {
+        id: resource.id(),
+        severity: resource.severity(),
+        outcome: Outcome::WouldChange,
+        changes: Vec::new(),
+        notes: Vec::new(),
+        unchecked: false,
+    }
 }
 
 /// The old contents of files that would change, for diffs; empty when none were asked for.

@@ -211,8 +211,7 @@ fn port(line: &str, claims: &[&Claim]) -> Option<Undeclared> {
         _ => false,
     });
     // The door we came in by, and the machinery of the network, are everyone's.
-    let known = (*protocol == "tcp" && process.contains("\"sshd\""))
-        || (*protocol == "tcp" && number == 22)
+    let known = (*protocol == "tcp" && (number == 22 || process.contains("\"sshd\"")))
         || (*protocol == "udp" && matches!(number, 68 | 546 | 123 | 323));
     (!loopback && !declared && !known).then(|| Undeclared {
         id: ResourceId::new("port", format!("{number}/{}", printable(protocol))),

@@ -240,7 +240,7 @@ async fn network_check(session: &Session, address: &str, kind: &CheckKind) -> Op
                     http::get(&request, |host, port| async move { session.tunnel(&host, port).await.map_err(|failure| failure.message) })
                         .await
                 }
-                Vantage::Outside => http::get(&request, |host, port| http::direct(host, port)).await,
+                Vantage::Outside => http::get(&request, http::direct).await,
             };
             response.and_then(|response| response.check(status, contains.as_deref()))
         }

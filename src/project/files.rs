@@ -16,7 +16,12 @@ pub struct Files {
     texts: Mutex<BTreeMap<PathBuf, Arc<str>>>,
     parsed: Mutex<HashMap<PathBuf, Result<Arc<Node>, Diagnostic>>>,
     digests: Mutex<BTreeMap<PathBuf, [u8; 32]>>,
+    /// Binary files that many hosts ask for.
+    small: Mutex<HashMap<PathBuf, Arc<[u8]>>>,
 }
+
+/// Largest file whose bytes are kept for the next host.
+const KEPT: usize = 1 << 20;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves a cache, at worst, without an entry.
@@ -27,7 +32,7 @@ impl Files {
     /// Files of the project at a directory.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root, texts: Mutex::default(), parsed: Mutex::default(), digests: Mutex::default() }
+        Self { root, texts: Mutex::default(), parsed: Mutex::default(), digests: Mutex::default(), small: Mutex::default() }
     }
 
     /// The project's directory.
@@ -85,7 +90,7 @@ impl Files {
         result
     }
 
-    /// A file's bytes; they are not kept.
+    /// A file's bytes; small ones are kept.
     ///
     /// # Errors
     /// That it cannot be read.
@@ -94,6 +99,9 @@ impl Files {
         let bytes =
             std::fs::read(&path).map_err(|error| Diagnostic::error(format!("cannot read `{}`: {error}", self.shown(&path).display())))?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
+        if bytes.len() <= KEPT {
+            lock(&self.small).insert(path.clone(), bytes.as_slice().into());
+        }
         lock(&self.digests).insert(path, digest);
         Ok(bytes)
     }

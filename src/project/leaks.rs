@@ -238,7 +238,9 @@ fn looks_secret(value: &str, strong: bool) -> bool {
     }
     let reference = value.starts_with(['$', '<', '%', '!', '&', '*', '[', '{', '(', '|', '>', '/', '~', '.', '@', '-'])
         || ["{{", "${", "$(", "://", "{}", "::"].iter().any(|mark| value.contains(mark));
-    if reference || is_placeholder(value) || value.starts_with("age1") || value.starts_with("ssh-") {
+    // Pass phrases have a few blanks, prose and tables have more.
+    let prose = value.matches(' ').count() > 5;
+    if reference || prose || is_placeholder(value) || value.starts_with("age1") || value.starts_with("ssh-") {
         return false;
     }
     let has = |class: fn(&char) -> bool| usize::from(value.chars().any(|c| class(&c)));
@@ -318,6 +320,7 @@ mod tests {
             "public_key: age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq7",
             "The password: it is read from the terminal, twice",
             "password: <your-password>",
+            "passwd = \"root 0 /bin/bash, ops 1000 /bin/bash, eve 1005 /bin/sh\"",
             "key: value",
             "sort_key: created_at",
             "-----BEGIN OPENSSH PRIVATE KEY-----",

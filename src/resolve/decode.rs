@@ -184,13 +184,17 @@ type Types = Vec<String>;
 static FIELDS: LazyLock<HashMap<&'static str, BTreeMap<String, Types>>> =
     LazyLock::new(|| kinds().map(|entry| (entry.name, fields_of(&(entry.schema)().to_value()))).collect());
 
+/// The same for checks, some of which have the name of a kind.
+static CHECK_FIELDS: LazyLock<HashMap<&'static str, BTreeMap<String, Types>>> =
+    LazyLock::new(|| super::checks::CHECKS.iter().map(|entry| (entry.name, fields_of(&(entry.schema)().to_value()))).collect());
+
 /// Names of a kind's fields, for checks before rendering. Empty if the schema does not tell.
 #[must_use]
 pub fn fields(kind: &str) -> Vec<&'static str> {
     FIELDS.get(kind).map(|fields| fields.keys().map(String::as_str).collect()).unwrap_or_default()
 }
 
-pub(super) fn fields_of(schema: &Value) -> BTreeMap<String, Types> {
+fn fields_of(schema: &Value) -> BTreeMap<String, Types> {
     let properties = schema.get("properties").and_then(Value::as_object);
     let field = |(name, field): (&String, &Value)| {
         let mut types = Vec::new();
@@ -217,7 +221,7 @@ fn types_of(field: &Value, root: &Value, out: &mut Types, depth: usize) {
 
 /// Makes the simple conversions that Ansible makes: `"yes"` where a boolean is wanted, `"80"`
 /// where a number is, `1000` where text is. What could mean two things is left to fail.
-pub(super) fn coerce(fields: &BTreeMap<String, Types>, arguments: &mut Map<String, Value>) {
+fn coerce(fields: &BTreeMap<String, Types>, arguments: &mut Map<String, Value>) {
     for (name, value) in arguments.iter_mut() {
         let Some(types) = fields.get(name) else { continue };
         let takes = |kind: &str| types.iter().any(|known| known == kind);
@@ -243,6 +247,13 @@ pub(super) fn coerce(fields: &BTreeMap<String, Types>, arguments: &mut Map<Strin
 /// Coerces for a kind.
 pub(super) fn coerce_for(kind: &str, arguments: &mut Map<String, Value>) {
     if let Some(fields) = FIELDS.get(kind) {
+        coerce(fields, arguments);
+    }
+}
+
+/// Coerces for a check.
+pub(super) fn coerce_for_check(name: &str, arguments: &mut Map<String, Value>) {
+    if let Some(fields) = CHECK_FIELDS.get(name) {
         coerce(fields, arguments);
     }
 }

@@ -89,29 +89,35 @@ impl<'r, 'p> HostRun<'r, 'p> {
         set("ansible_play_hosts_all", json!(play.hosts_all));
         set("ansible_play_batch", json!(play.hosts));
         layers.push(Sourced::values(Layer::Magic, magic));
-        *self.play_layers.borrow_mut() = layers.clone();
+        self.play_layers.borrow_mut().clone_from(&layers);
         let files = self.vars_files(play);
         layers.extend(files.iter().map(|vars| Sourced::nodes(Layer::VarsFiles, vars)));
-        // Ansible shows the defaults and vars of all of a play's roles to all of its tasks, and those
-        // of the roles that they depend on.
-        let mut seen = HashSet::new();
-        for name in play.roles.iter().filter_map(|used| used.name.as_str()) {
-            self.layers_of_role(name, &mut seen, &mut layers);
+        // Ansible shows the defaults and vars of all of a play's roles to all of its tasks.
+        for role in play.roles.iter().filter_map(|used| used.name.as_str()).filter_map(|name| self.resolver.project.role(name).ok()) {
+            for role in self.with_dependencies(&role) {
+                layers.push(Sourced::nodes(Layer::PlayRoleDefaults, &role.defaults));
+                layers.push(Sourced::nodes(Layer::PlayRoleVars, &role.vars));
+            }
         }
         layers
     }
 
-    /// A role's defaults and vars, after those of its dependencies.
-    fn layers_of_role(&self, name: &str, seen: &mut HashSet<String>, layers: &mut Vec<Sourced>) {
-        if !seen.insert(name.to_owned()) {
-            return;
+    /// A role after all that it depends on, each once: what they define is seen by it.
+    fn with_dependencies(&self, role: &Arc<Role>) -> Vec<Arc<Role>> {
+        fn visit(project: &Project, role: &Arc<Role>, out: &mut Vec<Arc<Role>>, depth: usize) {
+            // Circles were reported when the project was loaded.
+            if depth > 16 || out.iter().any(|known| known.name == role.name) {
+                return;
+            }
+            let names = role.dependencies.iter().filter_map(|used| used.name.as_str());
+            for dependency in names.filter_map(|name| project.role(name).ok()) {
+                visit(project, &dependency, out, depth + 1);
+            }
+            out.push(Arc::clone(role));
         }
-        let Ok(role) = self.resolver.project.role(name) else { return };
-        for dependency in role.dependencies.iter().filter_map(|used| used.name.as_str()) {
-            self.layers_of_role(dependency, seen, layers);
-        }
-        layers.push(Sourced::nodes(Layer::PlayRoleDefaults, &role.defaults));
-        layers.push(Sourced::nodes(Layer::PlayRoleVars, &role.vars));
+        let mut out = Vec::new();
+        visit(self.resolver.project, role, &mut out, 0);
+        out
     }
 
     fn vars_files(&self, play: &Play) -> Vec<Arc<VarMap>> {
@@ -139,7 +145,7 @@ impl<'r, 'p> HostRun<'r, 'p> {
     }
 
     /// Layers for the frame of a role, or of the play.
-    pub(super) fn frame(&self, role: Option<(&Role, &RoleUse)>) -> Rc<Frame> {
+    pub(super) fn frame(&self, role: Option<(&Arc<Role>, &RoleUse)>) -> Rc<Frame> {
         let mut layers = self.play_layers.borrow().clone();
         if let Some((role, used)) = role {
             if let Some(spec) = role.specs.get("main") {
@@ -150,8 +156,10 @@ impl<'r, 'p> HostRun<'r, 'p> {
                     .collect();
                 layers.push(Sourced::nodes(Layer::PlayRoleDefaults, &Arc::new(defaults)));
             }
-            layers.push(Sourced::nodes(Layer::RoleDefaults, &role.defaults));
-            layers.push(Sourced::nodes(Layer::RoleVars, &role.vars));
+            for role in self.with_dependencies(role) {
+                layers.push(Sourced::nodes(Layer::RoleDefaults, &role.defaults));
+                layers.push(Sourced::nodes(Layer::RoleVars, &role.vars));
+            }
             layers.push(Sourced::nodes(Layer::RoleParams, &used.params));
             let magic =
                 Values::from([("role_name".into(), Arc::new(json!(role.name))), ("role_path".into(), Arc::new(json!(role.directory)))]);

@@ -90,7 +90,7 @@ struct Walk<'a, 'r, 'p> {
     open: Vec<String>,
 }
 
-impl<'p> Walk<'_, '_, 'p> {
+impl Walk<'_, '_, '_> {
     fn items(&mut self, items: &[Item], inherit: &Inherit, frame: &Rc<Frame>) -> Vec<Step> {
         let mut out = Vec::new();
         for item in items {

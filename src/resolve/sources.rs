@@ -117,7 +117,7 @@ impl Sources for TaskSources<'_, '_> {
         let role = self.scope.frame.role.as_deref();
         let compiled = template::compile(&source).map_err(|mut trouble| {
             if path.extension().is_some_and(|ending| ending == "j2") {
-                trouble.message = "this is a Jinja template".to_owned();
+                "this is a Jinja template".clone_into(&mut trouble.message);
                 trouble.hint = Some(format!("translate it to Handlebars and name it `.hbs`: {}", trouble.hint.unwrap_or_default()));
             }
             self.remember(place::in_file(self.project, &trouble, &start, role))

@@ -395,7 +395,7 @@ fn check(
         run.problems.borrow_mut().extend(wrong);
         return None;
     }
-    decode::coerce(&decode::fields_of(&(entry.schema)().to_value()), &mut arguments);
+    decode::coerce_for_check(entry.name, &mut arguments);
     let sources = TaskSources { project: run.resolver.project, scope, known_secrets: None, problem: RefCell::default() };
     let address = match scope.variable("ansible_host") {
         Ok(value) => value.and_then(|value| helpers::text(&value).ok()).unwrap_or_else(|| run.host.to_owned()),

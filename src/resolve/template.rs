@@ -151,22 +151,25 @@ fn guard(source: &str) -> Result<(), Trouble> {
             (1, 1),
         ));
     }
-    let (mut blocks, mut brackets) = (0_usize, 0_usize);
-    let bytes = source.as_bytes();
-    for (index, byte) in bytes.iter().enumerate() {
+    let (mut blocks, mut brackets, mut chained, mut inside) = (0_usize, 0_usize, 0_usize, false);
+    for (index, byte) in source.bytes().enumerate() {
+        let rest = &source.as_bytes()[index..];
+        let opens = |marks: &[&str]| marks.iter().any(|mark| rest.starts_with(mark.as_bytes()));
         match byte {
-            b'{' if bytes[index..].starts_with(b"{{#") || bytes[index..].starts_with(b"{{~#") || bytes[index..].starts_with(b"{{{{") => {
-                blocks += 1
-            }
-            b'{' if bytes[index..].starts_with(b"{{/") || bytes[index..].starts_with(b"{{~/") => blocks = blocks.saturating_sub(1),
-            b'(' | b'[' => brackets += 1,
-            b')' | b']' => brackets = brackets.saturating_sub(1),
-            b'}' if bytes[index..].starts_with(b"}}") => brackets = 0,
-            // Brackets count within one expression only.
-            b'\n' => brackets = 0,
+            b'{' if opens(&["{{{{/", "{{/", "{{~/"]) => blocks = blocks.saturating_sub(1),
+            b'{' if opens(&["{{{{", "{{#", "{{~#"]) => blocks += 1,
+            b'{' if opens(&["{{else ", "{{~else "]) => chained += 1,
+            b'(' | b'[' if inside => brackets += 1,
+            b')' | b']' if inside => brackets = brackets.saturating_sub(1),
             _ => {}
         }
-        if blocks > MAX_NESTING || brackets > MAX_NESTING {
+        match byte {
+            b'{' if opens(&["{{"]) => inside = true,
+            b'}' if opens(&["}}"]) => (inside, brackets) = (false, 0),
+            _ => {}
+        }
+        // A chain of `else if` is nested too, once it is parsed.
+        if blocks > MAX_NESTING || brackets > MAX_NESTING || chained > 4 * MAX_NESTING {
             let line = source[..index].matches('\n').count() + 1;
             return Err(Trouble::new(format!("the template is nested deeper than {MAX_NESTING} levels"), None, (line, 1)));
         }

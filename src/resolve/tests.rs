@@ -82,9 +82,10 @@ fn roles_tasks_and_handlers_come_in_order() {
             ("roles/app/meta/main.yml", "dependencies: [base]\n"),
             ("roles/app/tasks/main.yml", "- name: conf\n  test_kind: {name: \"{{inner}}\", template: conf.txt}\n  notify: [restart]\n"),
             ("roles/app/handlers/main.yml", "- name: restart it\n  listen: restart\n  test_kind: handler-{{role_name}}\n"),
-            ("roles/app/templates/conf.txt.hbs", "n={{n}} & {{inventory_hostname}} {{#if (eq size 3)}}three{{/if}}\n"),
+            ("roles/app/templates/conf.txt.hbs", "n={{n}} & {{inventory_hostname}} {{#if (eq size 3)}}three{{/if}} {{from_base}}\n"),
             ("roles/app/verify/main.yml", "- tcp: {port: \"{{port}}\", from: outside}\n"),
             ("roles/base/tasks/main.yml", "- test_kind: base\n"),
+            ("roles/base/defaults/main.yml", "from_base: \"{{site}}!\"\nsize: 9\n"),
         ],
     );
     let program = run(&disk).unwrap_or_else(|problems| panic!("{:#?}", shown(&problems)));
@@ -95,7 +96,7 @@ fn roles_tasks_and_handlers_come_in_order() {
         ["test_kind: first", "base : test_kind: base", "app : conf: 3-80", "last: hello lab", "app : restart it: handler-app"],
         "{lines:#?}"
     );
-    assert!(lines[2].ends_with("text=n=1 & web1 three\n"), "{}", lines[2]);
+    assert!(lines[2].ends_with("text=n=1 & web1 three lab!\n"), "{}", lines[2]);
     let play = &program.plays[0];
     assert_eq!(play.handlers[0].names, ["restart", "restart it", "app : restart it"]);
     assert!(matches!(play.nodes[1], Node::FlushHandlers));
@@ -360,7 +361,20 @@ fn deep_nesting_is_refused_without_a_crash() {
     assert!(template::compile(&deep).unwrap_err().message.contains("nested deeper"));
     let brackets = format!("{{{{eq {}1{} 1}}}}", "(eq ".repeat(20_000), ")".repeat(20_000));
     assert!(template::compile(&brackets).unwrap_err().message.contains("nested deeper"));
+    let chained = format!("{{{{#if port}}}}{}{{{{/if}}}}", "{{else if port}}".repeat(20_000));
+    assert!(template::compile(&chained).unwrap_err().message.contains("nested deeper"));
+    let fits = format!("{}{}{}{}", "{{#if (eq port 80)}}".repeat(40), "x".repeat(3), "{{/if}}".repeat(40), "(((".repeat(40));
+    assert_eq!(made(&format!("- test_kind: '{fits}'")), [format!("xxx{}", "(((".repeat(40))]);
     let chain: String = (0..500).map(|number| format!("v{number}: '{{{{v{}}}}}'\n", number + 1)).collect();
     let disk = disk(&tasks("- test_kind: '{{v0}}'"), &[("inventory/group_vars/all.yml", &format!("{chain}v500: x\n"))]);
     assert!(shown(&run(&disk).unwrap_err())[0].contains("need each other in a row"));
+}
+
+#[test]
+fn no_kind_is_refused_as_a_word_of_ansibles() {
+    use crate::project::ansible::{self, Place};
+    for entry in decode::kinds() {
+        assert!(ansible::lookup(Place::Module, entry.name).is_none(), "`{}` is a kind and in the table", entry.name);
+        assert!(ansible::lookup(Place::Task, entry.name).is_none(), "`{}` is a kind and a key of tasks", entry.name);
+    }
 }

@@ -21,7 +21,10 @@ use crate::resource::{Check, Claim, Question, Resource, ResourceId, Severity, Vi
 use crate::secret::SecretName;
 use crate::shell::Script;
 
-pub use script::{rollback as rollback_steps, unpin as unpin_script};
+pub use script::rollback as rollback_steps;
+
+/// Fact that `--retry-release` sets: releases that were rolled back may be applied again.
+pub const RETRY: &str = "soc_retry_release";
 
 /// A stack's release on a host.
 #[derive(Debug)]
@@ -76,7 +79,8 @@ impl Resource for ComposeRelease {
             profiles.insert(path, digest.clone());
         }
         let release = Release::render(stack, &profiles, &|text| view.fingerprint(text).map_err(refusal)).map_err(Undecided::Refused)?;
-        if let Some(pin) = state.pin.as_ref().filter(|pin| pin.release == release.id) {
+        let retry = view.facts.flag(RETRY);
+        if let Some(pin) = state.pin.as_ref().filter(|pin| pin.release == release.id && !retry) {
             return Err(Undecided::Refused(format!(
                 "release {} of `{}` was rolled back by {} at {} (seconds since 1970); change it, or apply with --retry-release",
                 pin.release, stack.name, pin.who, pin.when
@@ -271,15 +275,15 @@ impl ComposeRelease {
                 continue;
             }
             let what = path.splitn(3, '/').nth(2).unwrap_or(path);
-            if !right {
-                changes.push(Change::of(format!("{what}.content"), "changed on the host", "as declared"));
-            } else {
+            if right {
                 let shown = |mode: u32, uid: u32, gid: u32| format!("{mode:o} {uid}:{gid}");
                 changes.push(Change::of(
                     format!("{what}.mode"),
                     shown(found.mode, found.uid, found.gid),
                     shown(mode, uid + offset, gid + offset),
                 ));
+            } else {
+                changes.push(Change::of(format!("{what}.content"), "changed on the host", "as declared"));
             }
             for service in users(release, path) {
                 tampered.insert(service, what.to_owned());
@@ -340,7 +344,7 @@ impl ComposeRelease {
 
 /// Services whose containers mount a file of the release.
 fn users(release: &Release, path: &str) -> Vec<String> {
-    let Some(directory) = path.splitn(3, '/').nth(1) else { return Vec::new() };
+    let Some(directory) = path.split('/').nth(1) else { return Vec::new() };
     let Ok(compose) = serde_json::from_str::<Value>(&release.compose) else { return Vec::new() };
     let mut out = Vec::new();
     for (name, service) in compose.get("services").and_then(Value::as_object).into_iter().flatten() {

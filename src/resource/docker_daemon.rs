@@ -19,8 +19,19 @@ pub const FILE: &str = "/etc/docker/daemon.json";
 const APPLIED: &str = "/var/lib/soc-provision/docker/applied";
 /// Keys that dockerd takes over on SIGHUP (its documentation, "configuration reload behavior").
 const RELOADABLE: &[&str] = &[
-    "authorization-plugins", "debug", "default-runtime", "features", "insecure-registries", "labels", "live-restore",
-    "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "registry-mirrors", "runtimes", "shutdown-timeout",
+    "authorization-plugins",
+    "debug",
+    "default-runtime",
+    "features",
+    "insecure-registries",
+    "labels",
+    "live-restore",
+    "max-concurrent-downloads",
+    "max-concurrent-uploads",
+    "max-download-attempts",
+    "registry-mirrors",
+    "runtimes",
+    "shutdown-timeout",
 ];
 
 /// The daemon with its configuration.
@@ -80,14 +91,17 @@ impl DockerDaemon {
     fn swap(&self, old: Option<&String>, reload: bool) -> Step {
         let text = self.text();
         let live = self.config.get("live-restore").and_then(Value::as_bool) == Some(true);
-        let script = Script::sh("file={} applied={} old={} new={} how={} live={}\n", &[
-            FILE,
-            APPLIED,
-            old.map_or("", String::as_str),
-            &sha256(text.as_bytes()),
-            if reload { "reload" } else { "restart" },
-            if live { "true" } else { "" },
-        ])
+        let script = Script::sh(
+            "file={} applied={} old={} new={} how={} live={}\n",
+            &[
+                FILE,
+                APPLIED,
+                old.map_or("", String::as_str),
+                &sha256(text.as_bytes()),
+                if reload { "reload" } else { "restart" },
+                if live { "true" } else { "" },
+            ],
+        )
         .then("umask 022; mkdir -p /etc/docker \"${applied%/*}\" || exit 1\n", &[])
         .payload(&Text::plain(text))
         .then(" >\"$file.soc-new\" || exit 1\n", &[])
@@ -184,7 +198,11 @@ impl Resource for DockerDaemon {
                 let differing = self.running_differs(info);
                 if old == Some(&wanted) && (applied.as_ref() != Some(&wanted) || !differing.is_empty()) {
                     reload = false;
-                    plan = plan.change(Change::of("running configuration", differing.first().map_or("older than the file", String::as_str), "as in the file"));
+                    plan = plan.change(Change::of(
+                        "running configuration",
+                        differing.first().map_or("older than the file", String::as_str),
+                        "as in the file",
+                    ));
                 }
                 let live = info.get("LiveRestoreEnabled").and_then(Value::as_bool) == Some(true);
                 let running = info.get("ContainersRunning").and_then(Value::as_u64).unwrap_or(0);
@@ -270,7 +288,10 @@ mod tests {
     #[test]
     fn user_namespaces_are_decided_once() {
         let info = json!({"SecurityOptions": ["name=seccomp,profile=builtin"], "Images": 3, "Containers": 1});
-        let containers = [json!({"Name": "/cadvisor", "HostConfig": {"Privileged": true}}), json!({"Name": "/zeek", "HostConfig": {"NetworkMode": "host", "UsernsMode": "host"}})];
+        let containers = [
+            json!({"Name": "/cadvisor", "HostConfig": {"Privileged": true}}),
+            json!({"Name": "/zeek", "HostConfig": {"NetworkMode": "host", "UsernsMode": "host"}}),
+        ];
         let reasons = daemon(json!({"userns-remap": "default"})).remap_conflicts(&info, &containers);
         assert_eq!(reasons.len(), 2, "{reasons:?}");
         assert!(reasons[0].contains("3 images") && reasons[1].contains("`cadvisor` is privileged"));

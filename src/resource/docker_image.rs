@@ -389,7 +389,7 @@ fn lint(text: &str) -> Vec<String> {
         })
     };
     let mut out = Vec::new();
-    let user = instruction("USER").last().unwrap_or_default();
+    let user = instruction("USER").next_back().unwrap_or_default();
     if matches!(user.split(':').next(), Some("" | "0" | "root")) {
         out.push("leaves the user at root: end it with `USER` and a uid".to_owned());
     }

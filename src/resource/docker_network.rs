@@ -14,6 +14,7 @@ use crate::shell::Script;
 #[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DockerNetwork {
+    /// The network's name.
     pub name: String,
     /// `bridge` unless said otherwise.
     #[serde(default = "bridge")]
@@ -21,16 +22,19 @@ pub struct DockerNetwork {
     /// `172.20.0.0/24`; without one Docker takes the next of its pools.
     #[serde(default)]
     pub subnet: Option<String>,
+    /// Address of the gateway in the subnet; Docker's choice unless given.
     #[serde(default)]
     pub gateway: Option<String>,
     /// No way out of it.
     #[serde(default)]
     pub internal: bool,
+    /// Give containers IPv6 addresses too.
     #[serde(default)]
     pub ipv6: bool,
     /// The driver's options.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// `absent` removes the network.
     #[serde(default)]
     pub state: State,
 }

@@ -14,6 +14,7 @@ use crate::shell::Script;
 #[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DockerVolume {
+    /// The volume's name.
     pub name: String,
     /// `local` unless said otherwise.
     #[serde(default = "local")]
@@ -21,6 +22,7 @@ pub struct DockerVolume {
     /// The driver's options, for `local`: `type`, `device`, `o`.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// `absent` removes the volume; see `wipe_data`.
     #[serde(default)]
     pub state: State,
     /// With `state: absent`: yes, with the data in it.

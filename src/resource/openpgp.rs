@@ -143,7 +143,7 @@ mod tests {
         assert!(fingerprints(&binary[..40]).is_err());
         assert!(fingerprints(b"").is_err() && fingerprints(b"<html>").is_err());
         assert!(fingerprints(ARMORED.replace("PUBLIC KEY", "PRIVATE KEY").as_bytes()).is_err());
-        assert!(fingerprints(ARMORED[..200].as_bytes()).is_err());
+        assert!(fingerprints(&ARMORED.as_bytes()[..200]).is_err());
         let mut changed = binary;
         changed[10] ^= 1;
         assert_ne!(fingerprints(&changed).unwrap(), [FINGERPRINT]);

@@ -243,8 +243,13 @@ impl Package {
                 "apt {} {}",
                 &[if self.spec.purge { "purge" } else { "remove" }, if self.spec.autoremove { "--auto-remove" } else { "-y" }],
             ),
-            _ => script
-                .then("install_all {}", &[if self.spec.install_recommends { "--install-recommends" } else { "--no-install-recommends" }]),
+            _ => script.then(
+                "install_all {} {}",
+                &[
+                    &self.spec.cache_valid_time.to_string(),
+                    if self.spec.install_recommends { "--install-recommends" } else { "--no-install-recommends" },
+                ],
+            ),
         };
         for wanted in &self.wanted {
             script = script.then(" {}", &[&wanted.argument()]);

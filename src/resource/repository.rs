@@ -110,7 +110,7 @@ impl Repository {
     }
 
     fn deb822(&self, context: &BuildContext<'_>, key: &str) -> Result<String, BuildError> {
-        let list = |words: Option<&Words>, other: &str| words.map(Words::split).unwrap_or_else(|| vec![other.to_owned()]).join(" ");
+        let list = |words: Option<&Words>, other: &str| words.map_or_else(|| vec![other.to_owned()], Words::split).join(" ");
         let suites = list(self.suites.as_ref(), context.facts.codename());
         let components = self.components.split().join(" ");
         let flat = suites.split(' ').all(|suite| suite.ends_with('/'));

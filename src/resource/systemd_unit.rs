@@ -208,7 +208,8 @@ impl Resource for UnitSet {
         if self.presence == Presence::Absent {
             return Vec::new();
         }
-        let timer = self.unit.ends_with(".timer").then(|| Claim::Timer(self.unit.clone()));
+        let timer =
+            std::path::Path::new(&self.unit).extension().is_some_and(|kind| kind == "timer").then(|| Claim::Timer(self.unit.clone()));
         self.files.iter().map(|(path, _)| Claim::Path(path.clone())).chain(timer).collect()
     }
 }

@@ -96,7 +96,10 @@ fn backup_wipe_restore_gives_the_same_content() {
     site.write("volumes/data/_data/new", "made since");
     let output = site.run("soc-restore", &["demo"], &stamp);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!((site.read("volumes/data/_data/one").as_str(), site.read("volumes/data/_data/deep/two words").as_str()), ("first", "second"));
+    assert_eq!(
+        (site.read("volumes/data/_data/one").as_str(), site.read("volumes/data/_data/deep/two words").as_str()),
+        ("first", "second")
+    );
     assert!(!site.path("volumes/data/_data/new").exists());
     assert!(!site.path("volumes/data/_data.before").exists() && !site.path("volumes/data/_data.restore").exists());
 }
@@ -159,7 +162,8 @@ fn the_monthly_test_records_that_all_is_well() {
     let record: serde_json::Value = serde_json::from_str(&site.read("record.json")).unwrap();
     assert_eq!(record["ok"], true);
     assert_eq!(record["results"].as_array().unwrap().len(), 2);
-    let left: Vec<PathBuf> = fs::read_dir(site.path("backups")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| is_scratch(path)).collect();
+    let left: Vec<PathBuf> =
+        fs::read_dir(site.path("backups")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| is_scratch(path)).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -192,7 +196,15 @@ fn a_failed_backup_leaves_nothing_half_done_and_no_container_paused() {
     assert!(!output.status.success());
     assert!(stderr(&output).contains("there is no volume `missing`"), "{}", stderr(&output));
     let calls = site.read("calls");
-    assert_eq!(calls.matches("\npause c1").count() + usize::from(calls.starts_with("pause c1")), calls.matches("unpause c1").count(), "{calls}");
-    let left: Vec<String> = fs::read_dir(site.path("backups")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).filter(|name| name != ".lock").collect();
+    assert_eq!(
+        calls.matches("\npause c1").count() + usize::from(calls.starts_with("pause c1")),
+        calls.matches("unpause c1").count(),
+        "{calls}"
+    );
+    let left: Vec<String> = fs::read_dir(site.path("backups"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".lock")
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }

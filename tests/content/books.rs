@@ -20,7 +20,9 @@ fn the_images_page_has_every_image_and_says_that_none_was_run() {
     let mut images = BTreeSet::new();
     for host in [Host::all(), Host::new(&["edge"], &serde_json::json!({"waf_front": "traefik"}))] {
         for role in STACKS {
-            images.extend(host.compose(role)["services"].as_object().unwrap().values().map(|service| service["image"].as_str().unwrap().to_owned()));
+            images.extend(
+                host.compose(role)["services"].as_object().unwrap().values().map(|service| service["image"].as_str().unwrap().to_owned()),
+            );
         }
     }
     let rows = rows("docs/images.md");
@@ -77,7 +79,10 @@ fn every_line_of_the_seeds_checklists_is_a_check_or_manual() {
 
 #[test]
 fn runbooks_name_programs_and_files_that_exist() {
-    let pages: Vec<String> = ["detect", "contain", "investigate", "rebuild", "restore", "first-keys"].iter().map(|name| format!("docs/runbooks/{name}.md")).collect();
+    let pages: Vec<String> = ["detect", "contain", "investigate", "rebuild", "restore", "first-keys"]
+        .iter()
+        .map(|name| format!("docs/runbooks/{name}.md"))
+        .collect();
     let help = read("docs/runbooks/README.md");
     for page in &pages {
         assert!(help.contains(page.rsplit('/').next().unwrap()), "{page} is not in the list");
@@ -90,7 +95,20 @@ fn runbooks_name_programs_and_files_that_exist() {
         }
         for line in text.lines().filter(|line| line.starts_with("    ")) {
             let program = line.trim().trim_start_matches("sudo ").split_whitespace().next().unwrap_or_default();
-            let known = ["soc-provision", "soc-backup", "soc-restore", "soc-restore-test", "docker", "curl", "jq", "age", "sha256sum", "tar", "journalctl", "printf"];
+            let known = [
+                "soc-provision",
+                "soc-backup",
+                "soc-restore",
+                "soc-restore-test",
+                "docker",
+                "curl",
+                "jq",
+                "age",
+                "sha256sum",
+                "tar",
+                "journalctl",
+                "printf",
+            ];
             assert!(known.contains(&program), "{page}: `{}` starts with no known program", line.trim());
             if program.starts_with("soc-") && program != "soc-provision" {
                 assert!(root().join("roles/backup/files").join(program).exists(), "{page}: {program}");
@@ -101,7 +119,10 @@ fn runbooks_name_programs_and_files_that_exist() {
 
 #[test]
 fn subcommands_in_the_runbooks_are_words_of_the_command_line() {
-    let cli: String = std::fs::read_dir(root().join("src/cli")).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default()).collect();
+    let cli: String = std::fs::read_dir(root().join("src/cli"))
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default())
+        .collect();
     for entry in std::fs::read_dir(root().join("docs/runbooks")).unwrap() {
         let path = entry.unwrap().path();
         for line in std::fs::read_to_string(&path).unwrap().lines().filter(|line| line.trim().starts_with("soc-provision ")) {

@@ -14,8 +14,20 @@ fn quotes(name: &str) -> bool {
 #[test]
 fn no_known_password_is_shipped() {
     let known = [
-        "SecurePassword", "SecretPassword", "minioadmin", "kibanaserver\" #", "admin123", "Admin123", "changeme", "secure_password",
-        "SecureRandomPassword123", "AnotherSecurePassword456", "ThehiveTestPassword", "CortexTestPassword", "your-secure-password", "StrongPassword",
+        "SecurePassword",
+        "SecretPassword",
+        "minioadmin",
+        "kibanaserver\" #",
+        "admin123",
+        "Admin123",
+        "changeme",
+        "secure_password",
+        "SecureRandomPassword123",
+        "AnotherSecurePassword456",
+        "ThehiveTestPassword",
+        "CortexTestPassword",
+        "your-secure-password",
+        "StrongPassword",
     ];
     for (name, text) in shipped().iter().filter(|(name, _)| !quotes(name) && !name.starts_with("src/")) {
         for word in known {
@@ -52,7 +64,10 @@ fn every_image_has_a_version() {
             assert!(tag.chars().any(|c| c.is_ascii_digit()) && tag != "latest", "{role}/{name}: `{image}`");
         }
     }
-    for (name, text) in shipped().iter().filter(|(name, _)| ["roles/", "playbooks/", "inventory/"].iter().any(|start| name.starts_with(start)) && !quotes(name)) {
+    for (name, text) in shipped()
+        .iter()
+        .filter(|(name, _)| ["roles/", "playbooks/", "inventory/"].iter().any(|start| name.starts_with(start)) && !quotes(name))
+    {
         assert!(!text.contains(":latest"), "{name} names an image `latest`");
     }
 }
@@ -65,7 +80,8 @@ fn stand_ins_have_the_very_names_that_the_stacks_use() {
         for role in STACKS {
             let images = host.render(&stack_task(role)["images"], role);
             let compose = host.compose(role);
-            let mut used: Vec<&str> = compose["services"].as_object().unwrap().values().map(|service| service["image"].as_str().unwrap()).collect();
+            let mut used: Vec<&str> =
+                compose["services"].as_object().unwrap().values().map(|service| service["image"].as_str().unwrap()).collect();
             let mut made: Vec<&str> = images.as_object().unwrap().keys().map(String::as_str).collect();
             used.sort_unstable();
             used.dedup();
@@ -94,9 +110,21 @@ fn stand_ins_have_the_very_names_that_the_stacks_use() {
 #[test]
 fn nothing_protective_is_switched_off() {
     let off = [
-        "DISABLE_SECURITY_PLUGIN", "plugins.security.disabled", "ssl.http.enabled: false", "ssl.http.enabled=false", "SERVER_SSL_ENABLED=false",
-        "SSL_VERIFICATION_MODE=none", "verificationMode: none", "xpack.security.enabled=false", "--web.enable-admin-api", "--web.enable-lifecycle",
-        "web.enable-lifecycle", "strict.perms=false", "api.insecure=true", "StrictHostKeyChecking no", "iptables\": false",
+        "DISABLE_SECURITY_PLUGIN",
+        "plugins.security.disabled",
+        "ssl.http.enabled: false",
+        "ssl.http.enabled=false",
+        "SERVER_SSL_ENABLED=false",
+        "SSL_VERIFICATION_MODE=none",
+        "verificationMode: none",
+        "xpack.security.enabled=false",
+        "--web.enable-admin-api",
+        "--web.enable-lifecycle",
+        "web.enable-lifecycle",
+        "strict.perms=false",
+        "api.insecure=true",
+        "StrictHostKeyChecking no",
+        "iptables\": false",
     ];
     for (name, text) in shipped().iter().filter(|(name, _)| name.starts_with("roles/") && !quotes(name)) {
         for word in off {
@@ -131,7 +159,7 @@ fn sockets_and_privileges_are_where_the_exceptions_say() {
     }
     let holders: Vec<&str> = STACKS
         .iter()
-        .flat_map(|role| read(format!("roles/{role}/templates/compose.yml")).contains("docker.sock").then_some(*role))
+        .filter_map(|role| read(format!("roles/{role}/templates/compose.yml")).contains("docker.sock").then_some(*role))
         .collect();
     assert_eq!(holders, ["soar"], "only Orborus needs Docker's socket");
 }
@@ -143,7 +171,8 @@ fn secrets_are_files_named_in_the_stack_and_never_in_the_compose_file() {
         let rendered = host.template(role, "compose.yml");
         assert!(!soc_provision::secret::Text::is_marked(&rendered), "{role}: a secret in the Compose file");
         let stack = host.render(&stack_task(role), role);
-        let defined: Vec<String> = stack.get("secrets").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        let defined: Vec<String> =
+            stack.get("secrets").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.clone()).collect();
         let mut used: Vec<String> = Vec::new();
         for service in host.compose(role)["services"].as_object().unwrap().values() {
             used.extend(words(service.get("secrets").unwrap_or(&Value::Null)));

@@ -10,7 +10,14 @@ use crate::render::{Host, STACKS, yaml};
 /// One host a group, so that no stack meets another's network.
 fn apart() -> Vec<(&'static str, Host)> {
     let of = |group: &str| Host::new(&[group], &json!({}));
-    vec![("siem", of("siem")), ("ai_services", of("ai")), ("soar", of("soar")), ("monitoring", of("monitoring")), ("network_analysis", of("sensors")), ("waf", of("edge"))]
+    vec![
+        ("siem", of("siem")),
+        ("ai_services", of("ai")),
+        ("soar", of("soar")),
+        ("monitoring", of("monitoring")),
+        ("network_analysis", of("sensors")),
+        ("waf", of("edge")),
+    ]
 }
 
 #[test]
@@ -40,8 +47,12 @@ impl Host {
 /// What the matrix of section 3.2 says, but for the differences that the book lists.
 fn expected() -> BTreeMap<String, BTreeSet<String>> {
     let book = yaml("tests/content/seeds.yml");
-    let mut matrix: BTreeMap<String, BTreeSet<String>> =
-        book["access_matrix"].as_object().unwrap().iter().map(|(service, networks)| (service.clone(), words(networks).into_iter().collect())).collect();
+    let mut matrix: BTreeMap<String, BTreeSet<String>> = book["access_matrix"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(service, networks)| (service.clone(), words(networks).into_iter().collect()))
+        .collect();
     for entry in yaml("tests/content/differences.yml")["matrix"].as_array().unwrap() {
         assert!(entry["reason"].as_str().unwrap().len() > 20);
         let row = matrix.get_mut(entry["service"].as_str().unwrap()).unwrap();

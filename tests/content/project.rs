@@ -26,7 +26,7 @@ fn told(problems: &[Diagnostic]) -> String {
 fn programs(playbook: &str, inventory: Option<&str>) -> Vec<(String, HostProgram)> {
     let project = load(playbook, inventory);
     let options = RunOptions { offline: true, ..RunOptions::default() };
-    let hosts: Vec<String> = project.hosts().into_iter().map(|host| host.to_string()).collect();
+    let hosts: Vec<String> = project.hosts().into_iter().map(std::string::ToString::to_string).collect();
     hosts
         .into_iter()
         .map(|host| {
@@ -72,7 +72,8 @@ fn soc_lab_brings_all_six_stacks_to_one_host() {
     }
     let mut sorted = ids.clone();
     sorted.sort();
-    let twice: Vec<&String> = sorted.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).filter(|id| !id.starts_with("docker_image")).collect();
+    let twice: Vec<&String> =
+        sorted.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).filter(|id| !id.starts_with("docker_image")).collect();
     assert!(twice.is_empty(), "declared twice: {twice:?}");
 }
 

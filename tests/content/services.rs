@@ -65,7 +65,9 @@ fn every_service_of_the_seeds_is_there_under_its_name() {
     assert!(missing.is_empty(), "missing: {missing:?}");
     let added: BTreeSet<String> = ours
         .iter()
-        .flat_map(|(stack, services)| services.keys().filter(|name| !seeds[stack].contains_key(*name)).map(move |name| format!("{stack}/{name}")))
+        .flat_map(|(stack, services)| {
+            services.keys().filter(|name| !seeds[stack].contains_key(*name)).map(move |name| format!("{stack}/{name}"))
+        })
         .collect();
     let book = yaml("tests/content/differences.yml");
     let known: BTreeSet<String> = book["added_services"].as_object().unwrap().keys().cloned().collect();
@@ -98,7 +100,13 @@ fn every_field_is_the_seeds_or_has_a_reason() {
 #[test]
 fn the_ledger_counts_what_the_table_lists() {
     let book = yaml("tests/content/seeds.yml");
-    let listed: u64 = book["stacks"].as_object().unwrap().values().filter(|stack| stack["file"].is_string()).map(|stack| stack["lists"].as_u64().unwrap()).sum();
+    let listed: u64 = book["stacks"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter(|stack| stack["file"].is_string())
+        .map(|stack| stack["lists"].as_u64().unwrap())
+        .sum();
     assert_eq!(listed, book["claims"]["services_listed"].as_u64().unwrap());
     for (name, stack) in book["stacks"].as_object().unwrap() {
         let uncounted = stack["services"].as_object().unwrap().values().filter(|service| service.get("source").is_some()).count();
@@ -134,12 +142,21 @@ fn volumes_are_declared_with_the_seeds_names_and_the_critical_ones_are_saved() {
     }
     let plan = host.template("backup", "plan");
     for name in crate::compare::words(&book["volumes"]["critical"]) {
-        assert!(plan.lines().any(|line| line.split('\t').nth(1) == Some(&name)), "critical volume `{name}` is not in the backup's plan:\n{plan}");
+        assert!(
+            plan.lines().any(|line| line.split('\t').nth(1) == Some(&name)),
+            "critical volume `{name}` is not in the backup's plan:\n{plan}"
+        );
     }
-    let days = |stack: &str| plan.lines().find(|line| line.starts_with(&format!("{stack}\t"))).unwrap().split('\t').nth(4).unwrap().to_owned();
+    let days =
+        |stack: &str| plan.lines().find(|line| line.starts_with(&format!("{stack}\t"))).unwrap().split('\t').nth(4).unwrap().to_owned();
     assert_eq!((days("siem"), days("waf")), ("30".to_owned(), "7".to_owned()));
     // Containers that are paused exist under that name.
-    let containers: BTreeSet<String> = ours().values().flat_map(|services| services.values().filter_map(|service| service.get("container_name")?.as_str().map(str::to_owned)).collect::<Vec<_>>()).collect();
+    let containers: BTreeSet<String> = ours()
+        .values()
+        .flat_map(|services| {
+            services.values().filter_map(|service| service.get("container_name")?.as_str().map(str::to_owned)).collect::<Vec<_>>()
+        })
+        .collect();
     for line in plan.lines().filter(|line| !line.starts_with('#') && line.contains("\tpause\t")) {
         let container = line.split('\t').nth(3).unwrap();
         assert!(containers.contains(container), "`{container}` in the backup's plan is no container");

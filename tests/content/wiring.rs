@@ -41,7 +41,9 @@ fn flows_name_real_services_networks_and_ports() {
     for flow in host.var("soc_flows").as_array().unwrap() {
         let id = flow["id"].as_str().unwrap();
         let (from, to) = (&services[flow["from"].as_str().unwrap()], &services[flow["to"].as_str().unwrap()]);
-        let on = |service: &Value| -> BTreeSet<String> { crate::compare::names(service.get("networks").unwrap_or(&Value::Null)).into_iter().collect() };
+        let on = |service: &Value| -> BTreeSet<String> {
+            crate::compare::names(service.get("networks").unwrap_or(&Value::Null)).into_iter().collect()
+        };
         let network = flow["network"].as_str().unwrap();
         if !network.is_empty() {
             assert!(on(from).contains(network) && on(to).contains(network), "{id}: both must be on {network}");
@@ -57,7 +59,11 @@ fn flows_name_real_services_networks_and_ports() {
         let known = host.var("soc_flows");
         let first = |text: &str| text.split([',', ' ']).next().unwrap().replace("shuffle", "shuffle-backend");
         let there = ["suricata", "alertmanager"].contains(&first(from).as_str())
-            || known.as_array().unwrap().iter().any(|flow| flow["from"] == first(from) && (flow["to"] == first(to) || first(to) == "ml-inference"));
+            || known
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|flow| flow["from"] == first(from) && (flow["to"] == first(to) || first(to) == "ml-inference"));
         assert!(there, "the seeds' link `{link}` is no flow");
     }
 }
@@ -91,7 +97,8 @@ fn suricata_and_zeek_arrive_at_wazuh() {
     assert_eq!(compose["services"]["filebeat"]["logging"]["options"]["syslog-address"], "udp://192.0.2.11:514");
     assert!(compose["services"]["suricata"]["command"].as_str().unwrap().contains("ens3"));
     let beat = parse(&host.template("network_analysis", "filebeat.yml"), "filebeat.yml");
-    let sources: Vec<&str> = beat["filebeat.inputs"].as_array().unwrap().iter().map(|input| input["fields"]["soc_source"].as_str().unwrap()).collect();
+    let sources: Vec<&str> =
+        beat["filebeat.inputs"].as_array().unwrap().iter().map(|input| input["fields"]["soc_source"].as_str().unwrap()).collect();
     let rules = host.template("siem", "soc_rules.xml");
     for source in sources {
         assert!(rules.contains(&format!("<field name=\"soc_source\">^{source}$</field>")), "no rule of Wazuh's for {source}");
@@ -166,8 +173,12 @@ fn targets_of_other_hosts_are_published_there_and_let_in() {
         let there = apart(group);
         let compose = there.compose(role);
         let open = there.var("soc_open");
-        let let_in: BTreeMap<String, Vec<String>> =
-            open[group].as_array().unwrap().iter().map(|port| (port["port"].to_string(), words(port.get("from").unwrap_or(&Value::Null)))).collect();
+        let let_in: BTreeMap<String, Vec<String>> = open[group]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| (port["port"].to_string(), words(port.get("from").unwrap_or(&Value::Null))))
+            .collect();
         let addresses: BTreeMap<String, String> = compose["services"]
             .as_object()
             .unwrap()
@@ -228,7 +239,10 @@ fn both_rules_of_the_hardening_guide_are_there_by_their_numbers() {
     let all: Vec<&Value> = rules["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
     for wanted in yaml("tests/content/seeds.yml")["alert_rules"].as_array().unwrap() {
         let found = all.iter().find(|rule| rule["alert"] == wanted["alert"]).unwrap_or_else(|| panic!("{}", wanted["alert"]));
-        assert_eq!((&found["expr"], &found["for"], &found["annotations"]["summary"]), (&wanted["expr"], &wanted["for"], &wanted["summary"]));
+        assert_eq!(
+            (&found["expr"], &found["for"], &found["annotations"]["summary"]),
+            (&wanted["expr"], &wanted["for"], &wanted["summary"])
+        );
     }
     let docker = rules["groups"].as_array().unwrap().iter().find(|group| group["name"] == "docker").unwrap();
     assert_eq!(docker["interval"], "30s");
@@ -255,7 +269,9 @@ fn alerts_go_to_mail_slack_and_a_webhook_whose_secrets_are_files() {
 #[test]
 fn metrics_and_logs_are_kept_ninety_days() {
     let host = Host::all();
-    assert!(words(&host.compose("monitoring")["services"]["prometheus"]["command"]).contains(&"--storage.tsdb.retention.time=90d".to_owned()));
+    assert!(
+        words(&host.compose("monitoring")["services"]["prometheus"]["command"]).contains(&"--storage.tsdb.retention.time=90d".to_owned())
+    );
     let loki = parse(&host.template("monitoring", "loki-config.yaml"), "loki-config.yaml");
     assert_eq!((&loki["limits_config"]["retention_period"], &loki["compactor"]["retention_enabled"]), (&json!("90d"), &json!(true)));
     assert!(loki.get("table_manager").is_none());
@@ -280,9 +296,17 @@ fn the_dashboard_is_made_of_what_is_deployed() {
 fn every_other_configuration_parses() {
     let host = Host::all();
     for (role, name) in [
-        ("siem", "opensearch.yml"), ("siem", "internal_users.yml"), ("siem", "opensearch_dashboards.yml"), ("soar", "opensearch.yml"),
-        ("soar", "internal_users.yml"), ("monitoring", "promtail-config.yaml"), ("monitoring", "grafana-datasources.yml"),
-        ("monitoring", "grafana-dashboards.yml"), ("waf", "falco.yaml"), ("waf", "falco_rules.yaml"), ("waf", "traefik.yml"),
+        ("siem", "opensearch.yml"),
+        ("siem", "internal_users.yml"),
+        ("siem", "opensearch_dashboards.yml"),
+        ("soar", "opensearch.yml"),
+        ("soar", "internal_users.yml"),
+        ("monitoring", "promtail-config.yaml"),
+        ("monitoring", "grafana-datasources.yml"),
+        ("monitoring", "grafana-dashboards.yml"),
+        ("waf", "falco.yaml"),
+        ("waf", "falco_rules.yaml"),
+        ("waf", "traefik.yml"),
     ] {
         let text = host.template(role, name);
         assert!(parse(&text, name).is_object() || parse(&text, name).is_array(), "{role}/{name}");
@@ -304,7 +328,11 @@ fn every_other_configuration_parses() {
         let text = host.template("siem", name);
         assert_eq!(text.matches("<!--").count(), text.matches("-->").count());
         for tag in ["integration", "remote", "rule", "group", "ruleset", "cluster"] {
-            assert_eq!(text.matches(&format!("<{tag}>")).count() + text.matches(&format!("<{tag} ")).count(), text.matches(&format!("</{tag}>")).count(), "{name}: {tag}");
+            assert_eq!(
+                text.matches(&format!("<{tag}>")).count() + text.matches(&format!("<{tag} ")).count(),
+                text.matches(&format!("</{tag}>")).count(),
+                "{name}: {tag}"
+            );
         }
     }
 }

@@ -35,7 +35,16 @@ pub(crate) struct Ran {
 impl Host {
     /// The host, if the environment names one.
     pub(crate) fn from_environment() -> Option<Self> {
-        let config = std::env::var_os("SOC_LAB_SSH")?.into();
+        Self::of("SOC_LAB_SSH")
+    }
+
+    /// A host without Docker.
+    pub(crate) fn bare() -> Option<Self> {
+        Self::of("SOC_LAB_BARE")
+    }
+
+    fn of(variable: &str) -> Option<Self> {
+        let config = std::env::var_os(variable)?.into();
         let name = std::env::var("SOC_LAB_HOST").unwrap_or_else(|_| "h1".to_owned());
         let directory = tempfile::tempdir().unwrap();
         let mut host = Self { config, name, facts: Facts::default(), files: BTreeMap::new(), secrets: BTreeMap::new(), directory };

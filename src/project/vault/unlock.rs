@@ -84,7 +84,12 @@ impl Store {
     }
 
     /// The same, with what was opened before.
-    pub(super) fn reveal_with(&self, name: &SecretName, access: Access<'_>, opened: &mut Opened) -> Result<Zeroizing<String>, Vec<VaultError>> {
+    pub(super) fn reveal_with(
+        &self,
+        name: &SecretName,
+        access: Access<'_>,
+        opened: &mut Opened,
+    ) -> Result<Zeroizing<String>, Vec<VaultError>> {
         let mut values = self.values(std::slice::from_ref(name), access, opened)?;
         values.remove(name).ok_or_else(|| vec![self.unknown(name)])
     }

@@ -131,7 +131,7 @@ impl ProfileText {
         let flags =
             flags.split(')').next().unwrap_or_default().split([',', ' ']).filter(|flag| !flag.is_empty()).map(str::to_owned).collect();
         let attached = before.split(' ').filter(|word| *word != "profile").any(|word| word.starts_with(['/', '@', '"']));
-        Some(Self { attached, flags, rules, head })
+        Some(Self { head, attached, flags, rules })
     }
 
     /// File rules, in order.

@@ -23,7 +23,7 @@ pub fn apply(stack: &Stack, release: &Release, difference: &Difference, state: &
         .then("[ \"$(current)\" = \"$old\" ] || { say \"the current release is $(current), not ${old:-none}\"; exit 97; }\n", &[])
         .then("compose \"$new\" config -q || exit 95\n", &[])
         .append(body(stack, difference))
-        .append(finish(stack, state));
+        .append(finish(stack, release, state));
     let changed = difference.actions.len();
     let title = match changed {
         0 => format!("make release {} of {} current", release.id, stack.name),
@@ -74,12 +74,6 @@ fi
         );
     let title = to.map_or_else(|| format!("roll {stack} back"), |to| format!("roll {stack} back to release {to}"));
     vec![Step::new(title, script).deadline(Duration::from_secs(1800)).surviving()]
-}
-
-/// Lets a release come back that was rolled back: for `--retry-release`, before the plan is made.
-#[must_use]
-pub fn unpin(stack: &str) -> Script {
-    Script::sh("rm -f {}\n", &[&format!("{ROOT}/{stack}/pin")])
 }
 
 /// What the validator runs before any step: Compose's own opinion of the file. Without Compose
@@ -237,7 +231,7 @@ fn body(stack: &Stack, difference: &Difference) -> Script {
     script
 }
 
-fn finish(stack: &Stack, state: &HostState) -> Script {
+fn finish(stack: &Stack, release: &Release, state: &HostState) -> Script {
     let mut script = Script::new();
     for job in &stack.init {
         let digest = job_digest(job);
@@ -245,6 +239,9 @@ fn finish(stack: &Stack, state: &HostState) -> Script {
             let unless = job.unless.clone().unwrap_or_default();
             script = script.then("job {} {} {} {} {} || back\n", &[&job.name, &digest, &job.service, &job.command, &unless]);
         }
+    }
+    if state.pin.as_ref().is_some_and(|pin| pin.release == release.id) {
+        script = script.then("rm -f \"$dir/pin\"\n", &[]);
     }
     script
         .then("remember_images \"$new\"; switch \"$new\" || exit 1\nrm -rf \"$dir/failed\" \"$dir/incoming\"\n", &[])

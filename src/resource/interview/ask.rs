@@ -141,6 +141,7 @@ fn sysctls(names: &[&str], nonce: &str) -> Script {
 
 /// The file of a kernel setting. As in sysctl.d(5): if the first separator is a dot, dots separate
 /// and slashes stand for dots.
+#[must_use]
 pub fn sysctl_path(name: &str) -> String {
     let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
     let swap = |c| match c {

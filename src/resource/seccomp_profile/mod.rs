@@ -104,7 +104,7 @@ impl SeccompFile {
     }
 }
 
-/// Prints `/proc/PID/status:Seccomp:	MODE` of every process; one question, shared by all profiles.
+/// Prints `/proc/PID/status:Seccomp: MODE` of every process; one question, shared by all profiles.
 fn modes() -> Question {
     let script = Script::sh("grep -Hs '^Seccomp:' /proc/[0-9]*/status || :\n", &[]);
     Question::Raw { key: "seccomp".to_owned(), script }

@@ -164,8 +164,12 @@ impl Probed {
             let option = line.splitn(3, ':').nth(2).unwrap_or_default();
             option.split([' ', '\t', '=']).find(|word| !word.is_empty()).is_some_and(|word| word.eq_ignore_ascii_case(key))
         };
-        let places: Vec<String> =
-            self.set.iter().filter(sets).map(|line| line.splitn(3, ':').take(2).collect::<Vec<_>>().join(":")).collect();
+        let place = |line: &String| line.splitn(3, ':').take(2).collect::<Vec<_>>().join(":");
+        let mut places: Vec<String> = self.set.iter().filter(sets).map(place).collect();
+        // Drop-ins are read in order, before the rest of the main file: one ahead of ours is to blame.
+        if places.iter().any(|place| place.as_str() < PATH && place.starts_with("/etc/ssh/sshd_config.d/")) {
+            places.retain(|place| place.as_str() < PATH && place.starts_with("/etc/ssh/sshd_config.d/"));
+        }
         if places.is_empty() { "its configuration does not include the drop-in first".to_owned() } else { places.join(", ") }
     }
 }
