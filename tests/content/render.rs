@@ -29,7 +29,7 @@ pub(crate) fn yaml(path: impl AsRef<Path>) -> Value {
 
 /// YAML text.
 pub(crate) fn parse(text: &str, what: &str) -> Value {
-    serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{what}: {error}\n{text}"))
+    serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
 /// Names of all roles.
