@@ -6,7 +6,8 @@ use crate::harness::{Lab, recap, root, soc};
 fn a_virtual_machine_becomes_healthy_and_stays_so_over_a_reboot() {
     let lab = Lab::vm(&["--docker"]);
     let inventory = lab.inventory();
-    let on = ["lab.yml", "-i", inventory.to_str().unwrap(), "-l", "h1", "--format", "json"];
+    // A login to an emulated machine takes its time.
+    let on = ["lab.yml", "-i", inventory.to_str().unwrap(), "-l", "h1", "-T", "60", "--format", "json"];
     let run = |verb: &str| soc(root(), &[&[verb], &on[..]].concat()).ok().json();
     run("apply");
     let again = run("apply");
