@@ -29,6 +29,8 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Show what apply would do, with diffs (`-D`)
     Plan(PlanArgs),
+    /// Look for drift: what differs from the repository, and what nobody declared; read-only
+    Drift(PlanArgs),
     /// Run the playbook's health checks, changing nothing
     Verify(RunArgs),
     /// Check the whole project offline, all errors at once

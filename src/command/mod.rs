@@ -5,6 +5,7 @@ mod apply;
 mod bootstrap;
 mod check;
 mod completions;
+mod drift;
 mod drive;
 mod facts;
 mod init;
@@ -37,6 +38,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match &cli.command {
         Command::Apply(arguments) => apply::run(arguments),
         Command::Plan(arguments) => plan::run(arguments),
+        Command::Drift(arguments) => drift::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Inventory(arguments) => inventory::run(arguments),

@@ -35,6 +35,7 @@ pub mod managed;
 pub mod observe;
 pub mod openpgp;
 mod own_file;
+pub mod owned;
 pub mod package;
 pub mod plan;
 pub mod reboot;
@@ -386,6 +387,7 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<hostname::Hostname>(),
     KindEntry::of::<kernel_module::KernelModule>(),
     KindEntry::of::<lineinfile::LineInFile>(),
+    KindEntry::of::<owned::Owned>(),
     KindEntry::of::<package::PackageSpec>(),
     KindEntry::of::<reboot::Reboot>(),
     KindEntry::of::<repository::Repository>(),

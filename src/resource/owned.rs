@@ -1,0 +1,68 @@
+//! Places of a host of which the project knows everything: what is there and not declared is
+//! reported by `drift`. Changes nothing and removes nothing.
+
+use serde::Deserialize;
+
+use crate::facts::Facts;
+use crate::resource::observe::View;
+use crate::resource::plan::{Plan, Undecided};
+use crate::resource::{BuildContext, BuildError, Claim, Kind, Place, Question, Resource, ResourceId};
+
+/// Places of which the project knows everything.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Owned {
+    /// `containers`, `networks`, `volumes`, `ports`, `users`, `authorized_keys`, `cron`, `timers`, `nft_tables`, `sudoers`, or `directory: PATH`.
+    places: Vec<Place>,
+    /// Undeclared things that are known and accepted.
+    #[serde(default)]
+    ignore: Vec<Ignore>,
+}
+
+/// Something undeclared that is accepted.
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Ignore {
+    /// As drift names it: `user[ubuntu]`.
+    what: String,
+    /// Why it is there.
+    reason: String,
+    /// The last day on which it is accepted, `2027-01-31`.
+    until: Option<String>,
+}
+
+impl Kind for Owned {
+    const NAME: &'static str = "owned";
+    const EXAMPLE: &'static str = "owned:\n  places: [containers, users, sudoers]\n  ignore:\n    - {what: \"user[ubuntu]\", reason: the image brings it, until: 2027-01-31}\n";
+
+    fn build(self, _: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
+        let day = |until: &String| {
+            until.len() == 10
+                && until.bytes().enumerate().all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() })
+        };
+        if let Some(wrong) = self.ignore.iter().filter_map(|ignore| ignore.until.as_ref()).find(|until| !day(until)) {
+            return Err(BuildError::field("ignore", format!("`{}` is not a date", wrong.escape_debug())).hint("write it as 2027-01-31"));
+        }
+        Ok(vec![Box::new(self)])
+    }
+}
+
+impl Resource for Owned {
+    fn id(&self) -> ResourceId {
+        ResourceId::new("owned", "places")
+    }
+
+    fn questions(&self, _: &Facts) -> Vec<Question> {
+        Vec::new()
+    }
+
+    fn plan(&self, _: &View<'_>) -> Result<Plan, Undecided> {
+        Ok(Plan::in_sync())
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let accepted =
+            self.ignore.iter().cloned().map(|ignore| Claim::Accepts { what: ignore.what, reason: ignore.reason, until: ignore.until });
+        self.places.iter().cloned().map(Claim::Owns).chain(accepted).collect()
+    }
+}
