@@ -1,14 +1,25 @@
 # What a new machine (Debian or Ubuntu with Rust) needs: `make demo` and `make test` install the rest.
-.PHONY: demo test lint unit e2e bench prove release deps clean-lab
+.PHONY: demo test vm docker lint unit e2e release deps clean-lab
 
 # The main job on throw-away hosts: bare Debian to a healthy stack, twice.
 demo: deps release
 	lab/demo
 
-# Everything: format, lints, unit, ssh, containers, one virtual machine.
+# Everything that takes minutes: format, lints, unit, ssh, content, containers.
 test: deps lint
 	cargo build --locked --bins
-	cargo test --locked --lib --bins --tests -- --test-threads=2
+	cargo test --locked --lib --bins --test canary --test content --test ssh --test tidy -- --test-threads=2
+	cargo test --locked --test e2e -- --test-threads=1
+
+# On an emulated machine with a kernel of its own.
+vm: deps
+	cargo test --locked --test vm -- --test-threads=1 --nocapture
+
+# Compose stacks as releases, on real Docker in two throw-away hosts.
+docker: deps
+	lab/up --name mk --docker 1
+	lab/up --name mkbare 1
+	SOC_LAB_SSH=$(CURDIR)/.lab/mk/ssh_config SOC_LAB_BARE=$(CURDIR)/.lab/mkbare/ssh_config CI_DOCKER=1 cargo test --locked --test docker -- --test-threads=1; r=$$?; lab/down --name mk; lab/down --name mkbare; exit $$r
 
 lint:
 	cargo fmt --check
@@ -19,13 +30,6 @@ unit:
 
 e2e: deps
 	cargo test --locked --test e2e -- --test-threads=1 --nocapture
-
-bench: deps release
-	bench/run
-
-# The long series of every bar; hours, resumable; writes docs/PROOF.md.
-prove: deps release
-	lab/prove
 
 release:
 	cargo build --locked --release

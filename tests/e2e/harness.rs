@@ -30,6 +30,7 @@ impl Lab {
     }
 
     /// A virtual machine.
+    #[allow(dead_code, reason = "used by tests/vm")]
     pub(crate) fn vm(options: &[&str]) -> Self {
         Self::up("vm", 1, options)
     }

@@ -6,4 +6,3 @@
 mod apply;
 mod guard;
 mod harness;
-mod vm;

@@ -1,0 +1,8 @@
+//! What needs a kernel of its own, on an emulated machine: run by `make vm`.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod boot;
+#[path = "../e2e/harness.rs"]
+#[expect(dead_code, reason = "the container tests use the rest")]
+mod harness;
