@@ -165,6 +165,7 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         counter: AtomicU64::new(0),
         only: None,
         exec: None,
+        operation: None,
         info,
     };
     Ok(Prepared { job: Arc::new(job), captured })
@@ -220,7 +221,7 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
     let options = RunOptions {
         tags: run.tags.clone(),
         skip_tags: run.skip_tags.clone(),
-        check_mode: options.mode != Mode::Apply,
+        check_mode: !matches!(options.mode, Mode::Apply | Mode::Operate),
         known_secrets: Some(loaded.store.names()),
         offline: false,
         retry_release: options.retry_release,

@@ -37,8 +37,8 @@ struct SentStep {
     reply: PendingReply,
 }
 
-/// Why a walk over nodes stopped.
-pub(super) type Walk<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+/// A walk over nodes, or an operation, under way on a host.
+pub type Walk<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
 impl HostRun {
     /// Applies one play: everything before its handlers, then its handlers.
@@ -404,7 +404,7 @@ impl HostRun {
         self.fail_task(Queued { replies: Vec::new(), reports: std::mem::take(&mut queued.reports), ..*queued }, None, failure)
     }
 
-    async fn send_uploads(&mut self, step: &Step) -> Result<(), Failure> {
+    pub(super) async fn send_uploads(&mut self, step: &Step) -> Result<(), Failure> {
         let session = self.session()?;
         for upload in &step.uploads {
             let total = std::fs::metadata(&upload.source).map_or(0, |data| data.len());

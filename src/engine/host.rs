@@ -16,7 +16,7 @@ use crate::event::{EventKind, HostReport, Outcome, Recap, TaskReport};
 use crate::facts::{self, Facts};
 use crate::resource::observe::Observations;
 use crate::resource::{Claim, ResourceId, interview};
-use crate::secret::Vault;
+use crate::secret::{SecretName, Vault};
 use crate::shell::Script;
 use crate::transport::{Frame, Output, Session, SessionError, Target};
 
@@ -352,6 +352,11 @@ impl HostRun {
         let handlers = self.program.plays.iter().flat_map(|play| &play.handlers);
         names
             .extend(handlers.flat_map(|handler| self.program.tasks[handler.task].resources.iter().flat_map(|resource| resource.secrets())));
+        self.unlock_names(names).await
+    }
+
+    /// Decrypts secrets by name and hands them to the session.
+    pub(super) async fn unlock_names(&mut self, mut names: Vec<SecretName>) -> Result<(), Failure> {
         names.sort();
         names.dedup();
         if names.is_empty() {

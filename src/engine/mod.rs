@@ -10,6 +10,7 @@ pub mod host;
 pub mod http;
 pub mod journal;
 pub mod lock;
+pub mod operate;
 pub mod plan;
 pub mod program;
 pub mod survive;
@@ -46,6 +47,10 @@ pub enum Mode {
     Verify,
     /// One command of the user's.
     Exec,
+    /// A command's own work on planned hosts, read-only: see [`operate::Operation`].
+    Inspect,
+    /// A command's own work on planned hosts, under the lock.
+    Operate,
     /// As plan, and what nobody declared.
     Drift,
 }
@@ -54,13 +59,13 @@ impl Mode {
     /// Whether the run takes the host's lock.
     #[must_use]
     pub fn takes_lock(self) -> bool {
-        matches!(self, Self::Apply | Self::Exec)
+        matches!(self, Self::Apply | Self::Exec | Self::Operate)
     }
 
     /// Whether the run changes hosts, or plans to.
     #[must_use]
     pub fn changes(self) -> bool {
-        matches!(self, Self::Apply | Self::Plan | Self::Drift)
+        matches!(self, Self::Apply | Self::Plan | Self::Drift | Self::Operate)
     }
 }
 
@@ -96,6 +101,8 @@ pub struct Job {
     pub only: Option<BTreeMap<String, Vec<(String, String)>>>,
     /// What `Mode::Exec` runs.
     pub exec: Option<Frame>,
+    /// What `Mode::Inspect` and `Mode::Operate` do with each host once it is planned.
+    pub operation: Option<Arc<dyn operate::Operation>>,
     /// Makes probe nonces unpredictable to hosts.
     pub seed: u128,
     pub counter: AtomicU64,
@@ -228,6 +235,7 @@ async fn prepare(host: Arc<Mutex<HostRun>>, forks: Arc<Semaphore>) {
     let outcome = match (outcome, host.job.mode) {
         (Ok(()), Mode::Plan | Mode::Drift) => host.report_plan().await.and_then(|()| host.refusals()),
         (Ok(()), Mode::Exec) => host.exec().await,
+        (Ok(()), Mode::Inspect | Mode::Operate) => host.operate().await,
         (other, _) => other,
     };
     if let Err(failure) = outcome {

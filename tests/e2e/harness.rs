@@ -6,6 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
+/// How many rounds of a long series to go through: a few in `make test`, all under `make prove`.
+#[allow(dead_code, reason = "not every test crate has a long series")]
+pub(crate) fn series(quick: u32, full: u32) -> u32 {
+    if std::env::var_os("SOC_PROVE").is_some() { full } else { quick }
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn root() -> &'static Path {
