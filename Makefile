@@ -1,5 +1,5 @@
 # What a new machine (Debian or Ubuntu with Rust) needs: `make demo` and `make test` install the rest.
-.PHONY: demo test vm docker lint unit e2e release deps clean-lab
+.PHONY: demo test prove bench vm docker lint unit e2e release deps clean-lab
 
 # The main job on throw-away hosts: bare Debian to a healthy stack, twice.
 demo: deps release
@@ -10,6 +10,14 @@ test: deps lint
 	cargo build --locked --bins
 	cargo test --locked --lib --bins --test canary --test content --test ssh --test tidy -- --test-threads=2
 	cargo test --locked --test e2e -- --test-threads=1
+
+# Every proof in full, resumable; hours. Writes the table of docs/PROOF.md.
+prove: deps
+	lab/prove
+
+# Against the peers, on the same hosts in one sitting; about 20 minutes. Writes docs/BENCHMARKS.md.
+bench: deps release
+	bench/run
 
 # On an emulated machine with a kernel of its own.
 vm: deps

@@ -216,6 +216,14 @@ impl HostRun {
         self.session.clone().ok_or_else(|| Failure::new(FailureClass::Tcp, "not connected"))
     }
 
+    /// Ends the shell and the connection, once the host's part of the run is over. Bounded: a host
+    /// that does not answer must not hold up the end.
+    pub(super) async fn hang_up(&self) {
+        if let Some(session) = &self.session {
+            let _ = tokio::time::timeout(Duration::from_secs(2), session.close()).await;
+        }
+    }
+
     /// Round trip 1: facts, the lock, and what earlier runs left.
     async fn gather(&mut self) -> Result<(), Failure> {
         let session = self.session()?;

@@ -215,6 +215,7 @@ pub async fn run(job: Arc<Job>) -> (Hosts, Exit) {
                     host.fail(failure);
                 }
             }
+            host.hang_up().await;
         })
         .await;
     }
@@ -240,6 +241,9 @@ async fn prepare(host: Arc<Mutex<HostRun>>, forks: Arc<Semaphore>) {
     };
     if let Err(failure) = outcome {
         host.fail(failure);
+    }
+    if !matches!(host.job.mode, Mode::Apply | Mode::Verify) {
+        host.hang_up().await;
     }
 }
 
@@ -403,13 +407,14 @@ async fn stop_on_cancel(job: Arc<Job>) {
 async fn finish(job: &Job, hosts: BTreeMap<String, Arc<Mutex<HostRun>>>) -> (Hosts, Exit) {
     let mut exit = Exit::Fine;
     let mut out = Hosts::new();
+    let mut left: Vec<(String, HostRun)> = Vec::new();
     for (name, host) in hosts {
         let Ok(host) = Arc::try_unwrap(host) else { continue };
-        let mut host = host.into_inner();
-        if let Ok(session) = host.session() {
-            // Bounded: a host that does not answer must not hold up the end.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), session.close()).await;
-        }
+        left.push((name, host.into_inner()));
+    }
+    // Those that are open still (a play that failed early), all at once.
+    futures::future::join_all(left.iter().map(|(_, host)| host.hang_up())).await;
+    for (name, mut host) in left {
         host.finish();
         exit = exit.max(host.failure.as_ref().map_or(Exit::Fine, |failure| failure.class.exit()));
         out.insert(name, host);
