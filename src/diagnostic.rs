@@ -171,9 +171,10 @@ impl Failure {
 }
 
 /// Exit codes (DESIGN 5). The order is that in which the worst of several wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     /// Fine, in sync.
+    #[default]
     Fine,
     /// Nothing was touched: usage, project, identity.
     Usage,

@@ -43,6 +43,8 @@ pub enum EventKind {
     /// A task was planned (in plan, check and drift runs) or is finished (in apply).
     Task(TaskReport),
     Check(CheckReport),
+    /// One way in which the host is not as the repository says (drift).
+    Finding(Finding),
     Warning {
         text: String,
     },
@@ -164,6 +166,44 @@ pub struct ChangeReport {
     pub after: Option<String>,
     /// A unified diff, where one was asked for.
     pub diff: Option<String>,
+}
+
+/// One way in which a host is not as the repository says.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Finding {
+    pub id: ResourceId,
+    pub severity: Severity,
+    pub state: FindingState,
+    pub role: Option<String>,
+    pub task: Option<String>,
+    /// `before` is as observed, `after` as declared.
+    pub changes: Vec<ChangeReport>,
+    /// What is known of it beyond the changes.
+    pub detail: String,
+    /// What `--prune` would have to name to remove it.
+    pub prune: Option<String>,
+    /// When it was first seen, in seconds since the epoch, if that is known.
+    pub since: Option<i64>,
+    /// Why, and until when, the project accepts it.
+    pub accepted: Option<String>,
+}
+
+/// What sort of drift a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingState {
+    /// Not as declared; `--fix` puts it right.
+    Differs,
+    /// Not as declared, and not to be put right without a decision: the detail says which.
+    Refused,
+    /// Nobody declared it.
+    Undeclared,
+    /// The host could not tell; counts as not in sync.
+    Unknown,
+    /// Known only once something else is as declared.
+    Later,
+    /// The host's condition: a unit that failed, a reboot that is due.
+    Condition,
 }
 
 /// How a health check came out.

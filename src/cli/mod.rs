@@ -1,5 +1,6 @@
 //! Command line: clap structs only, no logic. Flags are Ansible's where one exists.
 
+pub mod drift;
 pub mod secrets;
 
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub enum Command {
     /// Show what apply would do, with diffs (`-D`)
     Plan(PlanArgs),
     /// Look for drift: what differs from the repository, and what nobody declared; read-only
-    Drift(PlanArgs),
+    Drift(drift::DriftArgs),
     /// Run the playbook's health checks, changing nothing
     Verify(RunArgs),
     /// Check the whole project offline, all errors at once
@@ -126,6 +127,12 @@ pub enum Format {
     Json,
     /// Events as they happen, one JSON object a line
     Jsonl,
+    /// A test report (drift)
+    Junit,
+    /// For pages that show the results of scanners (drift)
+    Sarif,
+    /// Metrics for a text file collector (drift)
+    Prometheus,
 }
 
 /// What every run on a playbook takes.

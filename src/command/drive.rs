@@ -9,6 +9,11 @@ use crate::diagnostic::Exit;
 use crate::engine::{self, Cancel, Hosts};
 use crate::event::EventKind;
 
+/// As [`run`], and prints nothing at the end: the caller knows more to print.
+pub(super) fn quietly(prepared: &Prepared, decide: impl FnOnce(&Hosts, Exit) -> Exit) -> (Hosts, Exit) {
+    run(prepared, Format::Text, decide)
+}
+
 /// Runs a job to its end; `decide` may still worsen the exit code from what the hosts say.
 pub(super) fn run(prepared: &Prepared, format: Format, decide: impl FnOnce(&Hosts, Exit) -> Exit) -> (Hosts, Exit) {
     let job = prepared.job.clone();

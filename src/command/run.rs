@@ -108,6 +108,10 @@ pub(super) struct Prepared {
 /// Makes the job of a run on a playbook.
 pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> Result<Prepared, Exit> {
     let project = &loaded.project;
+    if options.command != "drift" && matches!(run.connect.format, Format::Junit | Format::Sarif | Format::Prometheus) {
+        complain("error: this format is for `drift`; choose `text`, `json` or `jsonl`");
+        return Err(Exit::Usage);
+    }
     let shard = run.shard.clone().or_else(shard_from_environment);
     let hosts: Vec<String> = hosts_of(project, shard.as_deref())?;
     if hosts.is_empty() {
@@ -144,6 +148,7 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         forks: Arc::new(Semaphore::new(forks)),
         live: Mutex::new(BTreeMap::new()),
         diff: options.diff,
+        fix: false,
         break_lock: options.break_lock,
         holder: Holder { run: info.run.clone(), who: info.who.clone(), from: info.from.clone(), since: info.started },
         last: Last {
@@ -325,7 +330,7 @@ fn listeners(connect: &ConnectOptions, options: &JobOptions, captured: &Arc<Mute
         diff: options.diff,
         colour,
         bars: crate::report::colour_on_stderr() && connect.verbose < 2,
-        quiet: connect.format != Format::Text,
+        quiet: connect.format != Format::Text || options.command == "drift",
         planning: options.mode != Mode::Apply,
     };
     let mut out: Vec<Box<dyn Listener>> = vec![Box::new(Terminal::new(verbosity)), Box::new(captured.clone())];

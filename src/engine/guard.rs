@@ -9,7 +9,7 @@ use crate::resource::plan::{Guard, GuardKind};
 use crate::shell::Script;
 
 /// The unit that restores at boot what a guard left unconfirmed.
-const BOOT_UNIT: &str = "[Unit]
+pub(super) const BOOT_UNIT: &str = "[Unit]
 Description=Restore what soc-provision changed and nobody confirmed
 DefaultDependencies=no
 After=local-fs.target

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::diagnostic::{Failure, FailureClass, printable};
 use crate::engine::apply::Queued;
+use crate::engine::condition;
+use crate::engine::findings;
 use crate::engine::lock::{self, HostState};
 use crate::engine::plan::{self, Decision, Diffs, Planner, TaskPlan};
 use crate::engine::program::{Program, TaskIndex};
-use crate::engine::undeclared::{self, Undeclared};
+use crate::engine::undeclared::{self, Login, Undeclared};
 use crate::engine::{Job, Mode};
-use crate::event::{EventKind, HostReport, Outcome, Recap, TaskReport};
+use crate::event::{EventKind, Finding, HostReport, Outcome, Recap, TaskReport};
 use crate::facts::{self, Facts};
 use crate::resource::observe::Observations;
-use crate::resource::{Claim, ResourceId, interview};
+use crate::resource::{Claim, Place, ResourceId, interview};
 use crate::secret::{SecretName, Vault};
 use crate::shell::Script;
 use crate::transport::{Frame, Output, Session, SessionError, Target};
@@ -54,8 +56,8 @@ pub struct HostRun {
     pub(super) checked: bool,
     /// What the user's command printed (`Mode::Exec`).
     pub said: Option<Output>,
-    /// What nobody declared (`Mode::Drift`), and places that could not be looked at.
-    pub undeclared: (Vec<Undeclared>, Vec<String>),
+    /// How the host is not as declared (`Mode::Drift`), worst first.
+    pub findings: Vec<Finding>,
     /// The right to be worked on; given up while waiting for other hosts.
     pub(super) permit: Option<tokio::sync::OwnedSemaphorePermit>,
     /// Why the host's later plays do not come.
@@ -97,7 +99,7 @@ impl HostRun {
             pending: 0,
             checked: false,
             said: None,
-            undeclared: (Vec::new(), Vec::new()),
+            findings: Vec::new(),
             permit: None,
             stopped: None,
             vault: Arc::new(Vault::default()),
@@ -161,11 +163,6 @@ impl HostRun {
             self.doing("probing");
             self.observations = self.probe(&tasks).await?;
             self.plan_all();
-            if self.job.mode == Mode::Drift {
-                let today = jiff::Zoned::now().date().to_string();
-                let login = self.facts.text("ansible_user_id").to_owned();
-                self.undeclared = undeclared::find(&self.claims(), &self.observations, &login, &today);
-            }
         }
         self.prepared = true;
         Ok(())
@@ -271,6 +268,7 @@ impl HostRun {
         let mut questions = plan::questions(&self.program, tasks.iter().copied(), &self.facts);
         if self.job.mode == Mode::Drift {
             questions.extend(undeclared::questions(&self.claims()));
+            questions.push(condition::question());
         }
         if questions.is_empty() {
             return Ok(Observations::default());
@@ -283,7 +281,7 @@ impl HostRun {
     }
 
     pub(super) fn plan_all(&mut self) {
-        let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &self.observations };
+        let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &self.observations, fix: self.job.fix };
         self.plans = planner.all(&self.program);
         self.planned_at = Instant::now();
     }
@@ -405,6 +403,57 @@ impl HostRun {
         Err(failure)
     }
 
+    /// What nobody declared in places that the project owns, and places that could not be looked at.
+    #[must_use]
+    pub fn undeclared(&self, seen: &Observations) -> (Vec<Undeclared>, Vec<(Place, String)>) {
+        undeclared::find(&self.claims(), seen, &self.login())
+    }
+
+    fn login(&self) -> Login {
+        Login { user: self.facts.text("ansible_user_id").to_owned(), port: self.target.port.unwrap_or(22) }
+    }
+
+    /// This run's id.
+    #[must_use]
+    pub fn run_id(&self) -> &str {
+        &self.job.holder.run
+    }
+
+    /// Reports the plan and everything else in which the host differs from the repository.
+    ///
+    /// # Errors
+    /// If the host is lost while contents are read, or the project contradicts itself.
+    pub async fn report_drift(&mut self) -> Result<(), Failure> {
+        self.report_plan().await?;
+        let (found, blind) = self.undeclared(&self.observations);
+        let mut all = findings::of_plans(&self.program, &self.plans, &self.diffs);
+        all.extend(findings::of_places(&found, &blind));
+        all.extend(condition::find(&self.observations, &self.state.owed));
+        findings::weigh(&mut all, &self.claims(), &jiff::Zoned::now().date().to_string());
+        for finding in &all {
+            self.emit(EventKind::Finding(finding.clone()));
+        }
+        self.findings = all;
+        if let Some(holder) = &self.state.held_by {
+            let get = |key: &str| holder.get(key).map_or("unknown", String::as_str);
+            let text = format!(
+                "{}: run {} of {} from {} is under way, so what drift says may be old already",
+                self.name,
+                get("run"),
+                get("who"),
+                get("from")
+            );
+            self.emit(EventKind::Warning { text });
+        }
+        let reasons = self.job.cross_check(self);
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let mut failure = Failure::new(FailureClass::Refused, "what the playbook declares contradicts itself");
+        failure.causes = reasons;
+        Err(failure)
+    }
+
     /// Reports the plan, with the old contents of files read first if diffs are wanted.
     ///
     /// # Errors
@@ -436,6 +485,7 @@ impl HostRun {
                 }));
             }
         }
+        self.diffs = diffs;
         Ok(())
     }
 

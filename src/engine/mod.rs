@@ -3,6 +3,8 @@
 //! `verify`, `journal`. Everything it has to say goes out as events.
 
 pub mod apply;
+pub mod condition;
+pub mod findings;
 pub mod gate;
 pub mod guard;
 mod guarded;
@@ -13,6 +15,7 @@ pub mod lock;
 pub mod operate;
 pub mod plan;
 pub mod program;
+pub mod prune;
 pub mod survive;
 pub mod undeclared;
 pub mod verify;
@@ -87,6 +90,8 @@ pub struct Job {
     /// Sessions that are open, so that Ctrl-C reaches hosts whose own task is busy.
     pub live: std::sync::Mutex<BTreeMap<String, Weak<Session>>>,
     pub diff: bool,
+    /// Apply only what can be told to have drifted (`drift --fix`).
+    pub fix: bool,
     pub break_lock: bool,
     pub holder: Holder,
     pub last: journal::Last,
@@ -234,7 +239,8 @@ async fn prepare(host: Arc<Mutex<HostRun>>, forks: Arc<Semaphore>) {
         false => host.prepare().await,
     };
     let outcome = match (outcome, host.job.mode) {
-        (Ok(()), Mode::Plan | Mode::Drift) => host.report_plan().await.and_then(|()| host.refusals()),
+        (Ok(()), Mode::Plan) => host.report_plan().await.and_then(|()| host.refusals()),
+        (Ok(()), Mode::Drift) => host.report_drift().await,
         (Ok(()), Mode::Exec) => host.exec().await,
         (Ok(()), Mode::Inspect | Mode::Operate) => host.operate().await,
         (other, _) => other,

@@ -32,6 +32,9 @@ pub struct Planner<'a> {
     pub facts: &'a Facts,
     pub digests: &'a KeyedDigests,
     pub observations: &'a Observations,
+    /// `drift --fix`: what cannot be told, or must not be put right without a decision, is left
+    /// alone instead of stopping the rest.
+    pub fix: bool,
 }
 
 impl Planner<'_> {
@@ -39,11 +42,13 @@ impl Planner<'_> {
     pub fn decide(&self, resource: &dyn Resource, pending: &mut Pending) -> Decision {
         let view = View::new(self.facts, self.digests, self.observations, pending);
         match resource.plan(&view) {
+            Ok(plan) if self.fix && plan.unchecked => left_alone("it cannot be checked"),
             Ok(plan) => {
                 pending.add(&resource.id(), &plan.effects);
                 Decision::Known(plan)
             }
             Err(Undecided::After(id)) => Decision::After(id),
+            Err(Undecided::Unknown(reason) | Undecided::Refused(reason)) if self.fix => left_alone(&reason),
             Err(Undecided::Unknown(reason)) => Decision::Unknown(reason),
             Err(Undecided::Refused(reason)) => Decision::Refused(reason),
         }
@@ -61,6 +66,10 @@ impl Planner<'_> {
         }
         plans
     }
+}
+
+fn left_alone(reason: &str) -> Decision {
+    Decision::Known(Plan::in_sync().note(format!("left alone: {reason}")))
 }
 
 /// All questions of some tasks, each once.

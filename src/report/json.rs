@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::event::{CheckReport, Event, EventKind, HostReport, RunInfo, TaskReport};
+use crate::event::{CheckReport, Event, EventKind, Finding, HostReport, RunInfo, TaskReport};
+use crate::report::drift::Removal;
 
 /// Version of the document's schema: the first number changes when something is taken away.
 pub const SCHEMA: &str = "1.0";
@@ -19,6 +20,12 @@ pub struct Document {
     seconds: f64,
     warnings: Vec<String>,
     hosts: BTreeMap<String, Host>,
+    /// What `drift --fix` put right: host and resource.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<(String, String)>,
+    /// What `drift --prune` removed, or failed to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<Removal>,
 }
 
 #[derive(Default, Serialize)]
@@ -27,11 +34,23 @@ struct Host {
     report: HostReport,
     tasks: Vec<TaskReport>,
     checks: Vec<CheckReport>,
+    /// How the host differs from the repository, worst first (drift).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<Finding>,
 }
 
 impl Default for Document {
     fn default() -> Self {
-        Self { schema: SCHEMA, run: RunInfo::default(), exit: 0, seconds: 0.0, warnings: Vec::new(), hosts: BTreeMap::new() }
+        Self {
+            schema: SCHEMA,
+            run: RunInfo::default(),
+            exit: 0,
+            seconds: 0.0,
+            warnings: Vec::new(),
+            hosts: BTreeMap::new(),
+            fixed: Vec::new(),
+            removed: Vec::new(),
+        }
     }
 }
 
@@ -43,6 +62,7 @@ impl Document {
             (_, EventKind::Warning { text }) => self.warnings.push(text.clone()),
             (_, EventKind::RunFinished { exit, seconds }) => (self.exit, self.seconds) = (*exit, *seconds),
             (Some(host), EventKind::Task(task)) => self.host(host).tasks.push(task.clone()),
+            (Some(host), EventKind::Finding(finding)) => self.host(host).findings.push(finding.clone()),
             (Some(host), EventKind::Check(check)) => self.host(host).checks.push(check.clone()),
             (Some(host), EventKind::HostFinished(report)) => self.host(host).report = report.clone(),
             _ => {}

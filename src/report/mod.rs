@@ -1,6 +1,7 @@
 //! Showing: every report is a fold over the engine's events, so they cannot disagree.
 
 pub mod capture;
+pub mod drift;
 pub mod json;
 pub mod recap;
 pub mod terminal;

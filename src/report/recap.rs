@@ -20,6 +20,11 @@ impl Summary {
         }
     }
 
+    /// Takes a host's end.
+    pub fn add(&mut self, host: &str, report: &HostReport) {
+        self.hosts.insert(host.to_owned(), report.clone());
+    }
+
     /// The recap, for stdout.
     #[must_use]
     pub fn render(&self, colour: bool, changes: bool) -> String {

@@ -152,6 +152,8 @@ impl Resource for DockerNetwork {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        self.subnet.iter().map(|cidr| Claim::Subnet { cidr: cidr.clone(), owner: self.name.clone() }).collect()
+        let subnet = self.subnet.iter().map(|cidr| Claim::Subnet { cidr: cidr.clone(), owner: self.name.clone() });
+        let itself = (self.state == State::Present).then(|| Claim::DockerObject(self.name.clone()));
+        subnet.chain(itself).collect()
     }
 }

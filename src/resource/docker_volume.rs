@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::docker_network::{State, is_name};
 use crate::facts::Facts;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
-use crate::resource::{BuildContext, BuildError, Kind, Question, Resource, ResourceId, View};
+use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, View};
 use crate::shell::Script;
 
 /// A Docker volume.
@@ -93,5 +93,9 @@ impl Resource for DockerVolume {
                 )))
             }
         }
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        if self.state == State::Present { vec![Claim::DockerObject(self.name.clone())] } else { Vec::new() }
     }
 }

@@ -125,7 +125,7 @@ pub trait Resource: fmt::Debug + Send + Sync {
 }
 
 /// How bad drift of a resource is, worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// A protection is off or weakened.
@@ -149,10 +149,14 @@ pub enum Claim {
     Owns(Place),
     /// Something undeclared that is known and accepted: `user[ubuntu]`.
     Accepts { what: String, reason: String, until: Option<String> },
+    /// How bad drift of a resource is on this host, against its kind's own opinion.
+    Weighs { what: String, severity: Severity },
     /// A public key that may log in as a user: the base64 part.
     AuthorizedKey { user: String, key: String },
     /// A user account.
     User(String),
+    /// A user's membership in a group.
+    Member { user: String, group: String },
     /// A Docker network or volume by name.
     DockerObject(String),
     /// A Compose project's containers, networks and volumes.
@@ -181,22 +185,58 @@ pub enum Place {
     Networks,
     /// Docker volumes.
     Volumes,
-    /// Sockets that listen on more than loopback.
+    /// Sockets that listen on more than loopback, TCP and UDP, IPv4 and IPv6.
     Ports,
-    /// Users with a login shell.
+    /// Users with a login shell, users without a password, and members of groups that are as good as root.
     Users,
-    /// Keys in users' `authorized_keys`.
+    /// Keys in users' `authorized_keys`, wherever sshd looks for them.
     AuthorizedKeys,
-    /// Jobs in `/etc/cron.d`, that no package brought, and users' crontabs.
+    /// Jobs of cron and at, that no package brought: `/etc/cron.*`, users' crontabs, `/etc/crontab`.
     Cron,
-    /// Timers in `/etc/systemd/system`.
+    /// Timers that no package brought: in `/etc/systemd`, `/run/systemd` and users' homes.
     Timers,
+    /// Other units and drop-ins that no package brought.
+    Units,
     /// nftables tables, but Docker's.
     NftTables,
-    /// Files in `/etc/sudoers.d`.
+    /// Files in `/etc/sudoers.d`, and `/etc/sudoers` if it is not its package's.
     Sudoers,
+    /// Package sources and their keys in `/etc/apt`.
+    Repositories,
+    /// Files in `/etc` that a package brought and somebody changed.
+    PackageConfig,
+    /// Programs that run as another user than who starts them, that no package brought.
+    Setuid,
+    /// Other files by which code starts by itself, that no package brought: `/etc/profile.d`,
+    /// `/etc/ld.so.preload`, `/etc/init.d`, rules of udev and PAM.
+    Startup,
     /// Files below a directory.
     Directory(String),
+}
+
+impl Place {
+    /// The word for it on the command line and in YAML.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Containers => "containers",
+            Self::Networks => "networks",
+            Self::Volumes => "volumes",
+            Self::Ports => "ports",
+            Self::Users => "users",
+            Self::AuthorizedKeys => "authorized_keys",
+            Self::Cron => "cron",
+            Self::Timers => "timers",
+            Self::Units => "units",
+            Self::NftTables => "nft_tables",
+            Self::Sudoers => "sudoers",
+            Self::Repositories => "repositories",
+            Self::PackageConfig => "package_config",
+            Self::Setuid => "setuid",
+            Self::Startup => "startup",
+            Self::Directory(_) => "files",
+        }
+    }
 }
 
 /// Looks up what a task refers to on the controller: its role's files and templates.

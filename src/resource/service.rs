@@ -236,7 +236,7 @@ impl Resource for Service {
         }
         if !plan.steps.is_empty() && (self.spec.daemon_reload || seen.needs_reload) {
             plan.steps.insert(0, daemon_reload());
-        } else if self.spec.daemon_reload && seen.needs_reload {
+        } else if seen.needs_reload {
             plan = plan.change(Change::of("unit file", "changed on disk", "read")).step(daemon_reload());
         }
         Ok(if plan.steps.is_empty() { plan } else { plan.effect(Effect::Unit(self.unit.clone())) })

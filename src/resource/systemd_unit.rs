@@ -179,7 +179,8 @@ impl Resource for UnitSet {
             other => other?,
         };
         let stale = seen.is_some_and(|seen| seen.needs_reload);
-        if seen.is_some_and(|seen| seen.load == "masked") {
+        // A link to /dev/null in place of our own file goes when the file is written.
+        if !changed && seen.is_some_and(|seen| seen.load == "masked") {
             return Err(Undecided::Refused(format!("`{}` is masked: unmask it with `service` and `masked: false`", self.unit)));
         }
         if stale && !changed {

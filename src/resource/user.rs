@@ -279,7 +279,12 @@ impl Resource for User {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        if self.state == Presence::Present { vec![Claim::User(self.name.clone())] } else { Vec::new() }
+        if self.state == Presence::Absent {
+            return Vec::new();
+        }
+        let member = |group: String| Claim::Member { user: self.name.clone(), group };
+        let primary = self.group.iter().map(|group| group.0.clone());
+        std::iter::once(Claim::User(self.name.clone())).chain(self.groups().into_iter().chain(primary).map(member)).collect()
     }
 }
 

@@ -1,0 +1,177 @@
+//! What is asked of a host about the places that the project owns. Read-only; one process for each
+//! kind of question, however many things there are.
+
+use crate::resource::Place;
+use crate::resource::observe::Question;
+use crate::shell::Script;
+
+/// What the fragments share. `list` prints each file that no package brought, one a line; a name
+/// with a control character in it is printed with `?` for it, so that one name stays one line.
+/// `homes` prints `USER HOME` of every account.
+const SHARED: &str = r#"export LC_ALL=C; nl='
+'
+show() { case $1 in *[[:cntrl:]]*) printf %s "$1" | tr '[:cntrl:]' '?'; echo ;; *) printf '%s\n' "$1" ;; esac; }
+list() {
+  [ $# -gt 0 ] || return 0
+  owned=$nl$(dpkg -S -- "$@" 2>/dev/null)$nl
+  for f in "$@"; do case $owned in *": $f$nl"*) ;; *) show "$f" ;; esac; done
+}
+homes() { while IFS=: read -r n x u g c h s; do case $h in /*) printf '%s %s\n' "$n" "$h" ;; esac; done </etc/passwd | sort -u; }
+conffile() { # PATH PACKAGE: prints the path if it is not what the package brought
+  w=$(dpkg-query -W -f '${Conffiles}\n' "$2" 2>/dev/null | sed -n "s|^ *$1 \([0-9a-f]*\).*|\1|p")
+  [ -n "$w" ] || return 0
+  if [ ! -e "$1" ]; then echo "$1"; else h=$(md5sum <"$1"); [ "${h%% *}" = "$w" ] || echo "$1"; fi
+}
+"#;
+
+const NETWORKS: &str =
+    "command -v docker >/dev/null || exit 0; docker network ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
+const VOLUMES: &str =
+    "command -v docker >/dev/null || exit 0; docker volume ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
+
+/// `u NAME UID SHELL HOME PASSWORD`, with `locked`, `set` or `none` for the password; `g GROUP NAME`
+/// for members of groups that are as good as root.
+const USERS: &str = r#"[ -r /etc/shadow ] || exit 9
+p=$(while IFS=: read -r n h x; do case $h in '') k=none ;; '!'* | '*'*) k=locked ;; *) k=set ;; esac; printf ' %s=%s ' "$n" $k; done </etc/shadow)
+while IFS=: read -r n x u g c h s; do
+  case $p in *" $n=set "*) k=set ;; *" $n=none "*) k=none ;; *) k=locked ;; esac
+  [ -n "$x" ] || k=none
+  printf 'u %s %s %s %s %s\n' "$n" "$u" "${s:-/bin/sh}" "${h:-/}" $k
+done </etc/passwd
+while IFS=: read -r n x g m; do
+  case $n in root | sudo | wheel | admin | docker | lxd | disk | shadow | kmem) ;; *) continue ;; esac
+  IFS=,; for one in $m; do printf 'g %s %s\n' "$n" "$one"; done; unset IFS
+done </etc/group
+:
+"#;
+
+/// `USER FILE LINE`, tabs between.
+const KEYS: &str = r#"tab=$(printf '\t')
+pat=$(cat /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf 2>/dev/null | while read -r k v; do case $k in [Aa]uthorized[Kk]eys[Ff]ile) printf '%s ' "$v" ;; esac; done)
+set -f; set -- .ssh/authorized_keys .ssh/authorized_keys2 $pat; set +f
+homes | while read -r n h; do
+  for one in "$@"; do
+    case $one in none) continue ;; esac
+    f=$(printf %s "$one" | sed "s|%h|$h|g; s|%u|$n|g; s|%%|%|g")
+    case $f in /*) ;; *) f=$h/$f ;; esac
+    case " $did " in *" $n:$f "*) continue ;; esac; did="$did $n:$f"
+    [ -r "$f" ] && [ -f "$f" ] || continue
+    while IFS= read -r l || [ -n "$l" ]; do case $l in '' | '#'*) ;; *) printf '%s%s%s%s%s\n' "$n" "$tab" "$f" "$tab" "$l" ;; esac; done <"$f"
+  done
+done
+:
+"#;
+
+const CRON: &str = r#"set --
+for f in /etc/cron.d/* /etc/cron.hourly/* /etc/cron.daily/* /etc/cron.weekly/* /etc/cron.monthly/* /etc/cron.yearly/* /etc/anacrontab \
+  /var/spool/cron/crontabs/* /var/spool/cron/atjobs/[!.]* /var/spool/cron/[!ac]*; do [ -f "$f" ] && set -- "$@" "$f"; done
+list "$@"
+[ ! -e /etc/crontab ] || conffile /etc/crontab cron
+:
+"#;
+
+/// Timers, if the first word is `t`; else all other units and drop-ins. Links that only enable or
+/// mask a packaged unit are none.
+const UNITS: &str = r#"want=$1; set --
+each() {
+  for f in "$1"/* "$1"/*.d/*; do
+    [ -f "$f" ] || [ -L "$f" ] || continue
+    case $f in *.wants/* | *.requires/* | *.upholds/* | */.*) continue ;; esac
+    b=${f##*/}; case $f in *.d/*) b=${f%/*}; b=${b##*/}; b=${b%.d} ;; esac
+    case $want:$b in t:*.timer | t:timer) ;; t:*) continue ;; o:*.timer | o:timer) continue ;; esac
+    if [ -L "$f" ]; then
+      case $(readlink -f "$f") in /usr/lib/* | /lib/* | /etc/systemd/* | /run/systemd/* | /dev/null) continue ;; esac
+    fi
+    # The tool's own, if it is as the tool wrote it.
+    case $f in */soc-provision-guard.service) [ "$(sha256sum <"$f")" != "$own  -" ] || continue ;; esac
+    found=$found$nl$f
+  done
+}
+found=
+for d in /etc/systemd/system /etc/systemd/user /etc/systemd/system.control /run/systemd/system /run/systemd/system.control \
+  /usr/local/lib/systemd/system /usr/local/lib/systemd/user; do each "$d"; done
+[ "$want" = t ] && each /run/systemd/transient
+homes | { while read -r n h; do
+    for d in "$h/.config/systemd/user" "$h/.local/share/systemd/user"; do [ -d "$d" ] && each "$d"; done
+  done
+  IFS=$nl; set -f; list $found
+}
+:
+"#;
+
+const SUDOERS: &str = r#"set --
+for f in /etc/sudoers.d/*; do [ -f "$f" ] || [ -L "$f" ] && set -- "$@" "$f"; done
+list "$@"
+[ ! -e /etc/sudoers ] || conffile /etc/sudoers sudo
+:
+"#;
+
+const REPOSITORIES: &str = r#"set --
+for f in /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/trusted.gpg /etc/apt/trusted.gpg.d/* /etc/apt/keyrings/* \
+  /etc/apt/apt.conf /etc/apt/apt.conf.d/* /etc/apt/preferences /etc/apt/preferences.d/* /etc/apt/auth.conf /etc/apt/auth.conf.d/*; do
+  [ -f "$f" ] && [ -s "$f" ] && set -- "$@" "$f"
+done
+list "$@"
+:
+"#;
+
+/// Files that packages brought as configuration and that are not as they brought them. What is
+/// missing counts too. Packages' own obsolete entries are left out.
+const PACKAGE_CONFIG: &str = r#"{
+  dpkg-query -W -f '${Conffiles}\n' | sed -n 's|^ *\(/[^ ]*\) \([0-9a-f]\{32\}\)$|\2  \1|p'
+  [ ! -r /var/lib/ucf/hashfile ] || sed -n 's|^\([0-9a-f]\{32\}\)  *\(/etc/.*\)$|\1  \2|p' /var/lib/ucf/hashfile
+} | sort -u | md5sum -c --quiet - 2>/dev/null | while IFS= read -r f; do f=${f%: FAILED*}; show "$f"; done
+:
+"#;
+
+const STARTUP: &str = r#"set --
+for f in /etc/init.d/* /etc/rc.local /etc/profile.d/* /etc/ld.so.preload /etc/ld.so.conf.d/* /etc/udev/rules.d/* /etc/modules-load.d/* \
+  /etc/modprobe.d/* /etc/pam.d/* /etc/update-motd.d/* /etc/network/if-*.d/* /etc/NetworkManager/dispatcher.d/* /etc/dhcp/dhclient-*.d/* \
+  /etc/environment.d/* /etc/binfmt.d/* /etc/tmpfiles.d/* /etc/logrotate.d/* /etc/kernel/*.d/* /etc/xdg/autostart/*; do
+  [ -f "$f" ] || [ -L "$f" ] && set -- "$@" "$f"
+done
+list "$@"
+:
+"#;
+
+const SETUID: &str = r"set -f; IFS=$nl
+list $(find /usr /bin /sbin /opt /srv /etc /home /root /tmp /var/tmp /usr/local -xdev \( -path /var/lib/docker -o -path /usr/share \) -prune -o -type f -perm /6000 -print 2>/dev/null | sort -u)
+:
+";
+
+/// What must be asked about a place.
+pub(super) fn question(place: &Place) -> Question {
+    let plain = |code: &'static str| Script::sh(SHARED, &[]).then(code, &[]);
+    let script = match place {
+        Place::Containers => return Question::Containers,
+        Place::Ports => return Question::Listening,
+        Place::Networks => Script::sh(NETWORKS, &[]),
+        Place::Volumes => Script::sh(VOLUMES, &[]),
+        Place::Users => Script::sh(USERS, &[]),
+        Place::AuthorizedKeys => plain(KEYS),
+        Place::Cron => plain(CRON),
+        Place::Timers => Script::sh("set -- t\n", &[]).then(SHARED, &[]).then(UNITS, &[]),
+        Place::Units => {
+            let own = crate::secret::sha256(crate::engine::guard::BOOT_UNIT.as_bytes());
+            Script::sh("set -- o; own={}\n", &[&own]).then(SHARED, &[]).then(UNITS, &[])
+        }
+        Place::NftTables => Script::sh("command -v nft >/dev/null || exit 0; nft -j list tables", &[]),
+        Place::Sudoers => plain(SUDOERS),
+        Place::Repositories => plain(REPOSITORIES),
+        Place::PackageConfig => plain(PACKAGE_CONFIG),
+        Place::Setuid => plain(SETUID),
+        Place::Startup => plain(STARTUP),
+        Place::Directory(path) => plain("").then(
+            "[ -d {} ] || exit 0\nset -f; IFS=$nl\nlist $(find {} -mindepth 1 -maxdepth 8 ! -type d ! -name '.soc-*' -printf '%p\\0' | head -z -n 10000 | tr '\\1-\\37\\177' '?' | tr '\\0' '\\n')\n",
+            &[path, path],
+        ),
+    };
+    Question::Raw { key: format!("undeclared/{}{}", place.word(), directory(place)), script }
+}
+
+fn directory(place: &Place) -> &str {
+    match place {
+        Place::Directory(path) => path,
+        _ => "",
+    }
+}

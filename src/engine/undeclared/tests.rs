@@ -1,0 +1,85 @@
+//! Tests of what is told apart in owned places.
+
+use super::*;
+use crate::resource::observe::RawOutput;
+
+fn found(place: Place, stdout: &str, more: Vec<Claim>) -> Vec<Undeclared> {
+    let mut seen = Observations::default();
+    let answer = match place {
+        Place::Ports => Answer::Line(Some(stdout.to_owned())),
+        _ => Answer::Raw(RawOutput { status: 0, stdout: stdout.to_owned() }),
+    };
+    seen.insert(question(&place), answer);
+    let mut claims = vec![(ResourceId::new("owned", "host"), Claim::Owns(place))];
+    claims.extend(more.into_iter().map(|claim| (ResourceId::new("x", "y"), claim)));
+    find(&claims, &seen, &Login { user: "ops".into(), port: 22 }).0
+}
+
+fn names(place: Place, stdout: &str, more: Vec<Claim>) -> Vec<String> {
+    found(place, stdout, more).iter().map(|item| item.id.to_string()).collect()
+}
+
+#[test]
+fn a_rogue_user_is_found_and_the_login_is_not() {
+    let passwd = "u root 0 /bin/bash /root set\nu ops 1000 /bin/bash /home/ops set\nu eve 1005 /bin/sh /home/eve set\nu toor 0 /bin/sh /root set\nu postgres 110 /bin/bash /var/lib/postgresql locked\nu ann 1001 /bin/sh /home/ann locked\nu www-data 33 /bin/bash /var/www locked\nu bin 2 /usr/sbin/nologin /bin locked";
+    assert_eq!(names(Place::Users, passwd, vec![Claim::User("ann".into())]), ["user[eve]", "user[toor]", "user[www-data]"]);
+}
+
+#[test]
+fn who_is_as_good_as_root_is_named() {
+    let text = "u ops 1000 /bin/sh /home/ops set\nu ann 1001 /bin/sh /home/ann none\ng sudo ops\ng sudo ann\ng docker ann\ng docker root";
+    let claims = vec![Claim::User("ann".into()), Claim::Member { user: "ann".into(), group: "sudo".into() }];
+    assert_eq!(names(Place::Users, text, claims), ["group_member[docker: ann]", "user[ann]"]);
+}
+
+#[test]
+fn a_rogue_port_is_found_whatever_its_family() {
+    let ss = "tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\",pid=1,fd=3))\ntcp LISTEN 0 5 *:4444 *:* users:((\"nc\",pid=9,fd=3))\ntcp LISTEN 0 5 127.0.0.1:631 0.0.0.0:*\ntcp LISTEN 0 5 0.0.0.0:8080 0.0.0.0:*\nudp UNCONN 0 0 [fe80::1%eth0]:5555 [::]:* users:((\"x\",pid=2,fd=3))\ntcp LISTEN 0 128 0.0.0.0:2222 0.0.0.0:* users:((\"sshd\",pid=7,fd=3))\ntcp LISTEN 0 5 [::1]:25 [::]:*";
+    let published = Claim::PublishedPort { address: "0.0.0.0".into(), port: 8080, protocol: "tcp".into(), owner: "web".into() };
+    assert_eq!(names(Place::Ports, ss, vec![published]), ["port[2222/tcp]", "port[4444/tcp]", "port[5555/udp]"]);
+}
+
+#[test]
+fn a_key_in_another_file_counts_too() {
+    let text = "ann\t/home/ann/.ssh/authorized_keys\tssh-ed25519 AAAAone ann\nann\t/etc/ssh/keys/ann\tssh-ed25519 AAAAone ann\nops\t/home/ops/.ssh/authorized_keys\tssh-ed25519 AAAAtwo ops\nops\t/home/ops/.ssh/authorized_keys2\tssh-ed25519 AAAAthree";
+    let found = found(Place::AuthorizedKeys, text, vec![Claim::AuthorizedKey { user: "ann".into(), key: "AAAAone".into() }]);
+    let paths: Vec<_> = found.iter().map(|item| item.detail.split(' ').nth(3).unwrap().to_owned()).collect();
+    assert_eq!(paths, ["/etc/ssh/keys/ann", "/home/ops/.ssh/authorized_keys2"]);
+}
+
+#[test]
+fn declared_networks_of_their_own_are_known() {
+    let text = "bridge \nweb_default web\nshared \nrogue ";
+    let claims = vec![Claim::ComposeProject("web".into()), Claim::DockerObject("shared".into())];
+    assert_eq!(names(Place::Networks, text, claims), ["docker_network[rogue]"]);
+}
+
+#[test]
+fn what_could_not_be_asked_is_said() {
+    let claims = vec![(ResourceId::new("owned", "host"), Claim::Owns(Place::Cron))];
+    let (found, blind) = find(&claims, &Observations::default(), &Login::default());
+    assert!(found.is_empty() && blind.len() == 1);
+}
+
+#[test]
+fn the_fragments_are_posix_sh() {
+    let places = [
+        Place::Users,
+        Place::AuthorizedKeys,
+        Place::Cron,
+        Place::Timers,
+        Place::Units,
+        Place::Sudoers,
+        Place::Repositories,
+        Place::PackageConfig,
+        Place::Setuid,
+        Place::Startup,
+        Place::Directory("/etc/x".into()),
+    ];
+    for place in places {
+        let Question::Raw { script, .. } = question(&place) else { panic!("{place:?}") };
+        let mut child = std::process::Command::new("sh").arg("-n").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.shown().as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{place:?}");
+    }
+}
