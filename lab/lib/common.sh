@@ -51,7 +51,7 @@ load_kind() {
 }
 save_lab() {
   local v
-  for v in NAME KIND ID N DOCKER SUITE MEMORY BASE ACCEL LOGIN; do printf '%s=%q\n' "$v" "${!v}"; done > "$DIR/lab.env.new"
+  for v in NAME KIND ID N DOCKER SUITE MEMORY BASE ACCEL LOGIN SOC; do printf '%s=%q\n' "$v" "${!v}"; done > "$DIR/lab.env.new"
   mv "$DIR/lab.env.new" "$DIR/lab.env"
 }
 # One lab command at a time on one lab. Processes that stay must be started with 9>&-.
@@ -141,8 +141,18 @@ inventory_lab() {
   local limit
   limit=$(ulimit -Hn)
   if [ "$KIND" = container ] && [ "$limit" != unlimited ] && [ "$limit" -lt 65536 ]; then printf '    docker_nofile: %s\n' "$limit"; fi
+  if [ -n "${SOC:-}" ]; then inventory_soc; fi
   printf '  children:\n    lab:\n      hosts:\n'
   for i in $(seq "$N"); do inventory_host "h$i" "$(host_addr "$i")" "$(host_port "$i")"; done
+}
+# What playbooks/soc-lab.yml needs: the committed secrets, and no higher limits than a container may have here.
+inventory_soc() {
+  local memlock
+  memlock=$(ulimit -Hl)
+  printf '    soc_secrets: lab\n'
+  [ "$KIND" = container ] || return 0
+  if [ "$limit" != unlimited ] && [ "$limit" -lt 65536 ]; then printf '    soc_nofile: %s\n' "$limit"; fi
+  if [ "$memlock" != unlimited ]; then printf '    soc_memlock: %s\n' $((memlock * 1024)); fi
 }
 inventory_host() {
   printf '        %s:\n          ansible_host: %s\n          ansible_port: %s\n          ansible_user: %s\n          ansible_ssh_private_key_file: "%s"\n' \

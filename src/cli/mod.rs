@@ -2,6 +2,7 @@
 
 pub mod drift;
 pub mod secrets;
+pub mod verify;
 
 use std::path::PathBuf;
 
@@ -33,7 +34,7 @@ pub enum Command {
     /// Look for drift: what differs from the repository, and what nobody declared; read-only
     Drift(drift::DriftArgs),
     /// Run the playbook's health checks, changing nothing
-    Verify(RunArgs),
+    Verify(verify::VerifyArgs),
     /// Check the whole project offline, all errors at once
     Check(CheckArgs),
     /// Show the inventory: hosts, groups, variables

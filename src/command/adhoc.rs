@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crate::cli::InventoryOptions;
 use crate::command::complain;
-use crate::command::run::{Loaded, load as load_playbook};
+use crate::command::run::{Loaded, load_in};
 use crate::diagnostic::Exit;
+use crate::project::locate::around;
 
 /// Loads the inventory with a play over the pattern.
 pub(super) fn load(pattern: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
@@ -24,7 +25,9 @@ pub(super) fn load(pattern: &str, inventory: &InventoryOptions) -> Result<Loaded
         complain(&format!("error: no temporary file: {error}"));
         Exit::Usage
     })?;
-    let loaded = load_playbook(&file.path().display().to_string(), &inventory)?;
+    // The project's secrets and settings count here too.
+    let root = std::env::current_dir().ok().and_then(|cwd| around(&cwd));
+    let loaded = load_in(root, &file.path().display().to_string(), &inventory)?;
     Ok(Loaded { project: Arc::clone(&loaded.project), ..loaded })
 }
 

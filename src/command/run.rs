@@ -41,6 +41,11 @@ pub(super) struct Loaded {
 
 /// Loads the project of a playbook and shows its problems.
 pub(super) fn load(playbook: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
+    load_in(None, playbook, inventory)
+}
+
+/// The same, in a project that is not where the playbook is.
+pub(super) fn load_in(root: Option<PathBuf>, playbook: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
     let cwd = std::env::current_dir().map_err(|error| {
         complain(&format!("error: no current directory: {error}"));
         Exit::Usage
@@ -51,6 +56,7 @@ pub(super) fn load(playbook: &str, inventory: &InventoryOptions) -> Result<Loade
         inventories: inventory.inventory.clone(),
         limit: inventory.limit.clone(),
         extra_vars: inventory.extra_vars.clone(),
+        root,
     };
     let project = Project::load(&options).map_err(|diagnostics| {
         show(&diagnostics, None);
@@ -230,6 +236,7 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
         known_secrets: Some(loaded.store.names()),
         offline: false,
         retry_release: options.retry_release,
+        smoke: options.command == super::verify::SMOKE,
     };
     Box::new(move |host: &str, facts: &Facts| -> Result<HostProgram, String> {
         resolve(&project, host, facts, &options).map_err(|diagnostics| {

@@ -48,6 +48,13 @@ pub(super) fn root(playbook: &Path, cwd: &Path) -> PathBuf {
     normal(directory)
 }
 
+/// The project around a directory, without a playbook to go by.
+#[must_use]
+pub fn around(directory: &Path) -> Option<PathBuf> {
+    let is_project = |path: &&Path| path.join("soc-provision.yml").is_file() || path.join("playbooks").is_dir();
+    directory.ancestors().take(5).find(is_project).map(normal)
+}
+
 /// The inventories: those typed, else the one of the playbook's name, else the settings'.
 pub(super) fn inventories(
     root: &Path,

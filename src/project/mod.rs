@@ -10,7 +10,7 @@ pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
 pub mod leaks;
-mod locate;
+pub mod locate;
 pub mod lower;
 pub mod playbook;
 pub mod role;
@@ -50,6 +50,8 @@ pub struct LoadOptions {
     pub limit: Option<String>,
     /// `-e`, in order.
     pub extra_vars: Vec<String>,
+    /// The project's directory, if the playbook does not lie in it (one made for an ad hoc run).
+    pub root: Option<PathBuf>,
 }
 
 /// A role, or why it cannot be used.
@@ -85,7 +87,7 @@ impl Project {
     /// Every problem of its files, warnings included.
     pub fn load(options: &LoadOptions) -> Result<Self, Vec<Diagnostic>> {
         let playbook = locate::playbook(&options.cwd, &options.playbook).map_err(|diagnostic| vec![diagnostic])?;
-        let root = locate::root(&playbook, &options.cwd);
+        let root = options.root.clone().unwrap_or_else(|| locate::root(&playbook, &options.cwd));
         let files = Files::new(root.clone());
         let mut problems = Problems::default();
         let settings = settings::load(&files, &mut problems);

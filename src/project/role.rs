@@ -23,6 +23,8 @@ pub struct Role {
     pub handlers: Vec<Item>,
     /// `verify/main.yml`: health checks, written as tasks.
     pub verify: Vec<Item>,
+    /// `verify/smoke.yml`: checks that leave a trace (an event, an alert), made only on demand.
+    pub smoke: Vec<Item>,
     pub dependencies: Vec<RoleUse>,
     /// Argument specifications by entry point (`main`).
     pub specs: IndexMap<String, Arc<Spec>>,
@@ -95,6 +97,10 @@ pub(super) fn load(files: &Files, name: &str, directory: &Path, problems: &mut P
     role.tasks = Arc::new(list("tasks"));
     role.handlers = list("handlers");
     role.verify = list("verify");
+    let smoke = files.first(&directory.join("verify"), &["smoke.yml", "smoke.yaml"]);
+    if let Some(node) = smoke.and_then(|path| problems.keep(files.yaml(&path))) {
+        role.smoke = task::items(&node, "verify/smoke.yml", problems);
+    }
     if let Some(node) = main_file(files, directory, "meta", problems) {
         meta(&node, &mut role, problems);
     }

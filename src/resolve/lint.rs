@@ -54,6 +54,7 @@ pub fn lint(project: &Project) -> Vec<Diagnostic> {
         lint.items(&role.tasks, false);
         lint.items(&role.handlers, false);
         lint.items(&role.verify, true);
+        lint.items(&role.smoke, true);
         for vars in [&role.defaults, &role.vars] {
             vars.values().for_each(|node| lint.variable(node));
         }

@@ -314,7 +314,8 @@ impl Walk<'_, '_, '_> {
         }
         let mut out = self.items(&tasks, inherit, &frame);
         if !skipped && !self.run.ended.get() && tags::selected(&inherit.tags, &[], &options.skip_tags) {
-            for item in &role.verify {
+            let smoke = if options.smoke { role.smoke.as_slice() } else { &[] };
+            for item in role.verify.iter().chain(smoke) {
                 self.checks_of(item, inherit, &frame);
             }
             if used.gate {

@@ -34,6 +34,8 @@ pub struct RunOptions {
     pub retry_release: bool,
     /// The facts are placeholders: an `assert` or `fail` that depends on them proves nothing.
     pub offline: bool,
+    /// Smoke tests of the roles, too (`verify --smoke`).
+    pub smoke: bool,
 }
 
 /// Resolves hosts of one project. Make one for a run: hosts share what it computes once.

@@ -127,6 +127,12 @@ pub struct StandIn {
     /// A further command that must succeed for it to be healthy.
     #[serde(default)]
     pub health: Option<String>,
+    /// Answers to HTTP requests by path, on one line each; other paths get `ok`.
+    #[serde(default)]
+    pub answers: BTreeMap<String, String>,
+    /// Shell code that runs beside the listeners, for what the real program does on its own.
+    #[serde(default)]
+    pub runs: Option<String>,
 }
 
 /// An image on a host, with its source resolved.
@@ -320,6 +326,11 @@ impl StandIn {
         if let Some(bad) = self.writes.iter().find(|path| !path.starts_with('/')) {
             return Err(BuildError::field("stand_in.writes", format!("`{bad}` is not absolute")));
         }
+        let single = |text: &String| !text.contains(['\n', '\t']);
+        if let Some((path, _)) = self.answers.iter().find(|(path, body)| !path.starts_with('/') || !single(path) || !single(body)) {
+            let message = format!("`{}`: a path starts with `/`, and it and its answer are one line without tabs", path.escape_debug());
+            return Err(BuildError::field("stand_in.answers", message));
+        }
         Ok(())
     }
 
@@ -333,10 +344,14 @@ impl StandIn {
             ports.map(|(port, _)| port.to_string()).collect::<Vec<_>>().join(" ")
         };
         let (user, group) = (self.user.to_string(), self.group.unwrap_or(self.user).to_string());
+        let answers = self.answers.iter().map(|(path, body)| format!("{path}\t{body}\n")).collect::<String>();
         let arch = if arch.is_empty() { "amd64" } else { arch };
         Script::sh("name={} digest={} arch={} user={} group={}\n", &[name, digest, arch, &user, &group])
             .then("tcp={} udp={} writes={} tools={}\n", &[&ports("tcp"), &ports("udp"), &self.writes.join(" "), &self.tools.join(" ")])
-            .then("extra={}\n", &[self.health.as_deref().unwrap_or_default()])
+            .then(
+                "extra={} runs={} answers={}\n",
+                &[self.health.as_deref().unwrap_or_default(), self.runs.as_deref().unwrap_or_default(), &answers],
+            )
             .then(STAND_IN, &[])
     }
 }

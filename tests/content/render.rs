@@ -68,6 +68,7 @@ impl Host {
             ["siem", "soar", "ai", "monitoring", "sensors", "edge"].iter().map(|name| ((*name).to_owned(), json!(["soc1"]))).collect();
         take(json!({
             "ansible_default_ipv4": {"address": "192.0.2.10", "interface": "ens3"},
+            "ansible_virtualization_type": "kvm",
             "inventory_hostname": "soc1", "group_names": groups, "groups": all,
         }));
         take(overrides.clone());

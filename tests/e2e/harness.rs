@@ -58,6 +58,14 @@ impl Lab {
         root().join(".lab").join(&self.name).join("inventory.yml")
     }
 
+    /// A host's address, as the inventory has it.
+    #[allow(dead_code, reason = "not every test crate asks")]
+    pub(crate) fn address(&self, host: &str) -> String {
+        let text = std::fs::read_to_string(self.inventory()).unwrap();
+        let mut lines = text.lines().skip_while(|line| line.trim() != format!("{host}:"));
+        lines.find_map(|line| line.trim().strip_prefix("ansible_host: ")).expect("the host is in the inventory").to_owned()
+    }
+
     pub(crate) fn key(&self) -> PathBuf {
         root().join(".lab").join(&self.name).join("id_ed25519")
     }

@@ -6,3 +6,5 @@
 mod apply;
 mod guard;
 mod harness;
+mod soc;
+mod soc_prod;

@@ -1,6 +1,7 @@
 # Makes a stand-in image on the host, without a registry: the host's own static busybox, a process
 # that answers on the declared ports, a health check. Same busybox and arguments: the same image id.
-# Set before: name, digest, arch, user, group, tcp, udp, writes, tools, extra (a health check's command).
+# Set before: name, digest, arch, user, group, tcp, udp, writes, tools, extra (a health
+# check's command), runs (code beside the listeners), answers (lines: path, tab, body).
 umask 022
 for busybox in /usr/bin/busybox /bin/busybox; do [ -x "$busybox" ] && break; done
 [ -x "$busybox" ] || { echo "busybox is missing: install busybox-static" >&2; exit 1; }
@@ -15,12 +16,27 @@ for applet in $("$busybox" --list); do [ "$applet" = busybox ] || ln -s busybox 
 ln -s ../bin "$root/usr/bin"
 printf 'root:x:0:0::/:/bin/sh\nstandin:x:%s:%s::/:/bin/sh\n' "$user" "$group" >"$root/etc/passwd"
 printf 'root:x:0:\nstandin:x:%s:\n' "$group" >"$root/etc/group"
+printf '%s' "$answers" >"$root/etc/standin-answers"
+printf '%s\n' "$runs" >"$root/etc/standin-runs"
 cat >"$root/bin/standin-reply" <<'END'
 #!/bin/sh
-# One HTTP request on stdin, one answer on stdout.
+# One HTTP request on stdin, one answer on stdout. Requests with a body are noted, for those who ask what arrived.
 cr=$(printf '\r')
-while read -r line; do [ "$line" = "$cr" ] || [ -z "$line" ] && break; done
-printf 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n'
+length=0
+read -r method path rest
+while read -r line; do
+  line=${line%"$cr"}
+  [ -n "$line" ] || break
+  case $line in [Cc]ontent-[Ll]ength:*) length=${line#*:} length=${length# } ;; esac
+done
+case $length in ''|*[!0-9]*) length=0 ;; esac
+if [ "$length" -gt 0 ] && [ "$length" -le 65536 ]; then
+  body=$(head -c "$length" | tr '\n\t' '  ')
+  printf '%s %s %s\n' "$method" "$path" "$body" >>/tmp/standin-requests
+fi
+answer=ok
+while IFS='	' read -r known text; do [ "$known" != "${path%%\?*}" ] || answer=$text; done </etc/standin-answers
+printf 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %s\r\nConnection: close\r\n\r\n%s\n' $((${#answer} + 1)) "$answer"
 END
 cat >"$root/bin/standin-health" <<END
 #!/bin/sh
@@ -31,13 +47,36 @@ for port in $tcp; do wget -q -T 3 -O /dev/null "http://127.0.0.1:\$port/" || { e
 for d in $writes; do [ -s "\$d/.standin" ] || { echo "\$d cannot be written"; exit 1; }; done
 END
 printf '%s\n' "$extra" >>"$root/bin/standin-health"
+if [ -n "$udp" ]; then
+  # busybox listens on no UDP; Debian's essential perl does. Each datagram is a line of /tmp/standin-udp-PORT.
+  perl=/usr/bin/perl
+  [ -x "$perl" ] || { echo "perl is missing: a stand-in that listens on UDP needs it" >&2; exit 1; }
+  for file in $perl $(ldd $perl | grep -o '/[^ ]*'); do
+    target=$root$file
+    [ "$file" != "$perl" ] || target=$root/bin/perl
+    mkdir -p "${target%/*}" && cp -L "$file" "$target" || exit 1
+  done
+  cat >"$root/bin/standin-udp" <<'END'
+# Without the module Socket: 2 is AF_INET and SOCK_DGRAM, 17 is UDP, the address is any.
+socket(IN, 2, 2, 17) and bind(IN, pack("SnNx8", 2, $ARGV[0], 0)) or die "port $ARGV[0]: $!";
+while (defined recv(IN, my $line, 65535, 0)) {
+  my $file = "/tmp/standin-udp-$ARGV[0]";
+  $line =~ s/\s+$//;
+  open(my $out, (-s $file // 0) > 1048576 ? ">" : ">>", $file) or next;
+  print $out "$line\n";
+  close $out;
+}
+END
+fi
 cat >"$root/bin/standin" <<END
 #!/bin/sh
-# Process 1: a listener a TCP port (busybox has none for UDP), a file in each directory that the real program writes to.
+# Process 1: a listener a port, a file in each directory that the real program writes to.
 [ -z "\${EXIT:-}" ] || exit "\$EXIT"
 trap 'exit 0' TERM INT
 for d in $writes; do echo here >"\$d/.standin"; done
 for port in $tcp; do nc -ll -p "\$port" -e /bin/standin-reply & done
+for port in $udp; do /bin/perl /bin/standin-udp "\$port" & done
+sh /etc/standin-runs &
 while :; do sleep 3600 & wait \$!; done
 END
 for tool in $tools; do
