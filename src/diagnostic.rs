@@ -233,7 +233,11 @@ pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(typed, name), name))
         .filter(|&(distance, _)| distance <= limit)
-        .min()
+        // Of two as near, the one with more of the letters: `taks` is `tasks`, not `tags`.
+        .min_by(|(a, one), (b, other)| {
+            let alike = |name: &str| strsim::jaro_winkler(typed, name);
+            a.cmp(b).then_with(|| alike(other).total_cmp(&alike(one))).then_with(|| one.cmp(other))
+        })
         .map(|(_, name)| name)
 }
 

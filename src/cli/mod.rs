@@ -1,5 +1,6 @@
 //! Command line: clap structs only, no logic. Flags are Ansible's where one exists.
 
+pub mod docs;
 pub mod drift;
 pub mod secrets;
 pub mod verify;
@@ -49,6 +50,8 @@ pub enum Command {
     Secrets(secrets::SecretsArgs),
     /// First login to a new host: pin its key, make a sudo user with your key
     Bootstrap(BootstrapArgs),
+    /// Print the reference: kinds, template functions, Ansible's words, variables
+    Docs(docs::DocsArgs),
     /// Print shell completions, or the manual page with `man`
     Completions(CompletionsArgs),
 }
@@ -208,6 +211,15 @@ pub struct CheckArgs {
     /// Only list the tasks
     #[arg(long)]
     pub list_tasks: bool,
+    /// Only list the tags
+    #[arg(long)]
+    pub list_tags: bool,
+    /// Only tasks with these tags
+    #[arg(short, long, value_delimiter = ',')]
+    pub tags: Vec<String>,
+    /// Not tasks with these tags
+    #[arg(long, value_delimiter = ',')]
+    pub skip_tags: Vec<String>,
 }
 
 #[derive(Debug, Args, Clone)]

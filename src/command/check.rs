@@ -1,12 +1,11 @@
-//! `check`: the whole project offline, all errors at once.
+//! `check`: the whole project offline, all errors at once; and what of it would run where.
 
 use crate::cli::CheckArgs;
-use crate::command::run::{load, show};
-use crate::command::{complain, print};
-use crate::diagnostic::{Diagnostic, Exit, Level};
-use crate::facts::Facts;
+use crate::command::run::{open, show, store};
+use crate::command::{complain, outline, print};
+use crate::diagnostic::{Exit, Level};
 use crate::project::Project;
-use crate::resolve::{RunOptions, resolve};
+use crate::resolve::RunOptions;
 
 /// Checks playbooks: loads them and resolves every host with placeholder facts.
 pub(super) fn run(arguments: &CheckArgs) -> Exit {
@@ -15,11 +14,8 @@ pub(super) fn run(arguments: &CheckArgs) -> Exit {
         complain("error: no playbook named, and none under `playbooks/`\nhint: start with `soc-provision init`");
         return Exit::Usage;
     }
-    let mut exit = Exit::Fine;
-    for playbook in &playbooks {
-        exit = exit.max(check_one(playbook, arguments));
-    }
-    exit
+    let exits: Vec<Exit> = playbooks.iter().map(|playbook| check_one(playbook, arguments)).collect();
+    exits.into_iter().max().unwrap_or(Exit::Fine)
 }
 
 fn all_playbooks() -> Vec<String> {
@@ -35,50 +31,52 @@ fn all_playbooks() -> Vec<String> {
 }
 
 fn check_one(playbook: &str, arguments: &CheckArgs) -> Exit {
-    let loaded = match load(playbook, &arguments.inventory) {
-        Ok(loaded) => loaded,
+    let (project, found, _) = match open(None, playbook, &arguments.inventory) {
+        Ok(opened) => opened,
         Err(exit) => return exit,
     };
-    let project = &loaded.project;
-    if arguments.list_hosts {
-        for play in &project.plays {
-            print(&format!("{}\n", play.name));
-            for host in &play.hosts {
-                print(&format!("  {host}\n"));
-            }
-        }
-        return Exit::Fine;
+    let Ok(store) = store(&project) else { return Exit::Usage };
+    let options = RunOptions {
+        check_mode: true,
+        known_secrets: Some(store.names()),
+        offline: true,
+        tags: arguments.tags.clone(),
+        skip_tags: arguments.skip_tags.clone(),
+        ..RunOptions::default()
+    };
+    let listing = arguments.list_hosts || arguments.list_tasks || arguments.list_tags;
+    if listing && Project::only_warnings(&found) {
+        show(&found, Some(&project));
+        return list(playbook, &project, arguments, &options);
     }
-    let options = RunOptions { check_mode: true, known_secrets: Some(loaded.store.names()), offline: true, ..RunOptions::default() };
-    if arguments.list_tasks {
-        return list_tasks(project, &options);
-    }
-    // Warnings of loading were shown already.
-    let problems: Vec<Diagnostic> =
-        crate::resolve::check(project, &options).into_iter().filter(|problem| !project.warnings.contains(problem)).collect();
-    show(&problems, Some(project));
-    let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
-    if errors > 0 {
-        complain(&format!("{playbook}: {errors} errors"));
+    let problems = crate::resolve::check(&project, &found, &options);
+    show(&problems, Some(&project));
+    let count = |level: Level| problems.iter().filter(|problem| problem.level == level).count();
+    let (errors, warnings) = (counted(count(Level::Error), "error"), counted(count(Level::Warning), "warning"));
+    if count(Level::Error) > 0 {
+        complain(&format!("\n{playbook}: {errors}, {warnings}"));
         return Exit::Usage;
     }
-    print(&format!("{playbook}: {} hosts, no errors\n", project.hosts().len()));
+    let hosts = counted(project.hosts().len(), "host");
+    print(&format!("{playbook}: {hosts}, no errors{}\n", if count(Level::Warning) > 0 { format!(", {warnings}") } else { String::new() }));
     Exit::Fine
 }
 
-fn list_tasks(project: &Project, options: &RunOptions) -> Exit {
-    for host in project.hosts() {
-        match resolve(project, host, &Facts::placeholder(host), options) {
-            Ok(program) => {
-                for task in program.tasks() {
-                    print(&format!("{host}: {} ({}:{})\n", task.title, task.location.file.display(), task.location.line));
-                }
-            }
-            Err(diagnostics) => {
-                show(&diagnostics, Some(project));
-                return Exit::Usage;
-            }
+/// `1 error`, `2 errors`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn list(playbook: &str, project: &Project, arguments: &CheckArgs, options: &RunOptions) -> Exit {
+    let parts = outline::Parts { hosts: arguments.list_hosts, tasks: arguments.list_tasks, tags: arguments.list_tags };
+    match outline::render(playbook, project, &parts, options) {
+        Ok(text) => {
+            print(&text);
+            Exit::Fine
+        }
+        Err(problems) => {
+            show(&problems, Some(project));
+            Exit::Usage
         }
     }
-    Exit::Fine
 }

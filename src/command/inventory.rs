@@ -1,5 +1,7 @@
 //! `inventory`: hosts, groups and variables, in Ansible's forms.
 
+use std::collections::HashSet;
+
 use crate::cli::InventoryArgs;
 use crate::command::{adhoc, print, run};
 use crate::diagnostic::Exit;
@@ -37,20 +39,25 @@ fn one_host(project: &Project, host: &str) -> Exit {
     Exit::Fine
 }
 
-/// Ansible's `--graph`.
+/// The tree that `ansible-inventory --graph` prints.
 fn graph(project: &Project) -> String {
+    let inventory = &project.inventory;
+    let inner: HashSet<&str> = inventory
+        .iter_groups()
+        .filter(|(name, _)| *name != "all")
+        .flat_map(|(_, group)| group.children.iter().map(String::as_str))
+        .collect();
+    let top = inventory.iter_groups().map(|(name, _)| name).filter(|name| !matches!(*name, "all" | "ungrouped") && !inner.contains(name));
     let mut out = "@all:\n".to_owned();
-    for (name, group) in project.inventory.iter_groups() {
-        if name == "all" {
-            continue;
-        }
-        out.push_str(&format!("  |--@{name}:\n"));
-        for child in &group.children {
-            out.push_str(&format!("  |  |--@{child}:\n"));
-        }
-        for host in &group.hosts {
-            out.push_str(&format!("  |  |--{host}\n"));
-        }
+    for name in std::iter::once("ungrouped").chain(top) {
+        branch(project, name, 1, &mut out);
     }
     out
+}
+
+fn branch(project: &Project, name: &str, depth: usize, out: &mut String) {
+    out.push_str(&format!("{}--@{name}:\n", "  |".repeat(depth)));
+    let Some(group) = project.inventory.find_group(name) else { return };
+    group.children.iter().for_each(|child| branch(project, child, depth + 1, out));
+    group.hosts.iter().for_each(|host| out.push_str(&format!("{}--{host}\n", "  |".repeat(depth + 1))));
 }

@@ -3,13 +3,17 @@
 mod adhoc;
 mod apply;
 mod bootstrap;
+mod bug;
 mod check;
 mod completions;
+mod docs;
 mod drift;
 mod drive;
 mod facts;
+mod foreign;
 mod init;
 mod inventory;
+mod outline;
 mod plan;
 mod run;
 mod saved;
@@ -28,14 +32,23 @@ use crate::diagnostic::Exit;
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     crate::secret::harden_process();
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+    bug::guarded(|| match Cli::try_parse_from(arguments) {
+        Ok(cli) => dispatch(&cli.command),
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Fine };
+            if let Some(advice) = foreign::advice(&error) {
+                complain(&format!("\nhint: {advice}"));
+            }
+            if error.use_stderr() { Exit::Usage } else { Exit::Fine }
         }
-    };
-    match &cli.command {
+    })
+}
+
+fn dispatch(command: &Command) -> Exit {
+    // For the tests of what happens then; not in what is released.
+    #[cfg(debug_assertions)]
+    assert!(std::env::var_os("SOC_PROVISION_TEST_PANIC").is_none(), "asked to panic");
+    match command {
         Command::Apply(arguments) => apply::run(arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Drift(arguments) => drift::run(arguments),
@@ -47,6 +60,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Init(arguments) => init::run(arguments),
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
         Command::Secrets(arguments) => secrets::run(arguments),
+        Command::Docs(arguments) => docs::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
     }
 }

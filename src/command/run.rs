@@ -39,13 +39,13 @@ pub(super) struct Loaded {
     pub(super) cwd: PathBuf,
 }
 
-/// Loads the project of a playbook and shows its problems.
-pub(super) fn load(playbook: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
-    load_in(None, playbook, inventory)
-}
-
-/// The same, in a project that is not where the playbook is.
-pub(super) fn load_in(root: Option<PathBuf>, playbook: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
+/// Loads what can be loaded of a playbook's project, and says what is wrong with it. The project
+/// is where the playbook is, unless a root is given.
+pub(super) fn open(
+    root: Option<PathBuf>,
+    playbook: &str,
+    inventory: &InventoryOptions,
+) -> Result<(Project, Vec<Diagnostic>, PathBuf), Exit> {
     let cwd = std::env::current_dir().map_err(|error| {
         complain(&format!("error: no current directory: {error}"));
         Exit::Usage
@@ -58,22 +58,47 @@ pub(super) fn load_in(root: Option<PathBuf>, playbook: &str, inventory: &Invento
         extra_vars: inventory.extra_vars.clone(),
         root,
     };
-    let project = Project::load(&options).map_err(|diagnostics| {
-        show(&diagnostics, None);
+    let (project, problems) = Project::open(&options).map_err(|diagnostic| {
+        show(&[diagnostic], None);
         Exit::Usage
     })?;
-    show(&project.warnings, Some(&project));
-    let soc_secrets = secrets_choice(&project);
+    Ok((project, problems, cwd))
+}
+
+/// Loads the project of a playbook and shows its problems. An error that can be seen without a
+/// host is found before any is connected to.
+pub(super) fn load(playbook: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
+    load_in(None, playbook, inventory)
+}
+
+/// The same, in a project that is not where the playbook is.
+pub(super) fn load_in(root: Option<PathBuf>, playbook: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
+    let (mut project, mut problems, cwd) = open(root, playbook, inventory)?;
+    problems.extend(crate::resolve::lint(&project).into_iter().filter(|problem| problem.level == Level::Error));
+    problems = crate::resolve::sorted(problems);
+    problems.dedup();
+    show(&problems, Some(&project));
+    if !Project::only_warnings(&problems) {
+        return Err(Exit::Usage);
+    }
+    project.warnings = problems;
+    let store = store(&project)?;
+    Ok(Loaded { project: Arc::new(project), store: Arc::new(store), cwd })
+}
+
+/// The project's secrets.
+pub(super) fn store(project: &Project) -> Result<Store, Exit> {
+    let soc_secrets = secrets_choice(project);
     let store = Store::select(&project.root, soc_secrets.as_deref()).map_err(|error| {
         complain(&format!("error: {error}{}", error.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}"))));
         Exit::Usage
     })?;
     let problems = store.problems();
-    show(&problems, Some(&project));
+    show(&problems, Some(project));
     if problems.iter().any(|problem| problem.level == Level::Error) {
         return Err(Exit::Usage);
     }
-    Ok(Loaded { project: Arc::new(project), store: Arc::new(store), cwd })
+    Ok(store)
 }
 
 /// The inventory's `soc_secrets`, where every host of the playbook agrees on it.

@@ -37,6 +37,7 @@ use Place::{Block, Module, Play, Role, Task};
 use Support::{Ignored, Refused, Supported};
 
 const ALL: &[Place] = &[Play, Task, Block, Role];
+const INSIDE: &[Place] = &[Task, Block, Role];
 const TASKS: &[Place] = &[Task, Block];
 const TASK: &[Place] = &[Task];
 const PLAY: &[Place] = &[Play];
@@ -72,6 +73,10 @@ pub const WORDS: &[Word] = &[
     word("become", ALL, Supported),
     word("become_user", ALL, Supported),
     word("become_method", ALL, Supported),
+    word("connection", PLAY, Supported),
+    word("remote_user", PLAY, Supported),
+    word("port", PLAY, Supported),
+    word("environment", ALL, Supported),
     word("ignore_errors", ALL, Supported),
     word("loop", TASK, Supported),
     word("with_items", TASK, Supported),
@@ -107,16 +112,19 @@ pub const WORDS: &[Word] = &[
         TASK,
         Refused("whether something changed is decided from the host's state; for `command` use `creates`, `unless` or `onlyif`"),
     ),
-    word("failed_when", TASK, Refused("a step fails if its exit status is not 0; put the test into the `command`")),
+    word(
+        "failed_when",
+        TASK,
+        Refused("a step fails if its exit status is not 0: write `|| true` or `ignore_errors: true`, or put the test into the `command`"),
+    ),
     word("delegate_to", ALL, Refused(NO_DELEGATION)),
     word("delegate_facts", ALL, Refused(NO_DELEGATION)),
     word("local_action", TASK, Refused("write a play with `hosts: localhost` and `ansible_connection: local`")),
     word("run_once", ALL, Refused("write a play whose `hosts` is one host, such as `web[0]`")),
     word("check_mode", ALL, Refused("plan and apply run the same code; use `plan` or `-C` for the whole run")),
-    word("environment", ALL, Refused("write `env NAME=value` in front of the `command`")),
-    word("connection", ALL, Refused("set `ansible_connection: local` for the host in the inventory")),
-    word("remote_user", ALL, Refused("set `ansible_user` in the inventory, or use `-u`")),
-    word("port", ALL, Refused("set `ansible_port` in the inventory")),
+    word("connection", INSIDE, Refused("write it on the play, or set `ansible_connection: local` for the host in the inventory")),
+    word("remote_user", INSIDE, Refused("write it on the play, set `ansible_user` in the inventory, or use `become_user`")),
+    word("port", INSIDE, Refused("write it on the play, or set `ansible_port` in the inventory")),
     word("become_flags", ALL, Refused("sudo is called without further flags")),
     word("become_exe", ALL, Refused("sudo is called as `sudo`")),
     word("module_defaults", ALL, Refused("put the values into variables or role defaults")),

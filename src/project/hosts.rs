@@ -55,6 +55,10 @@ pub trait Names {
     fn members(&self, group: &str) -> Option<Vec<&str>>;
     /// All groups.
     fn groups(&self) -> Vec<&str>;
+    /// A host that only its own name stands for.
+    fn implicit(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// The hosts that a pattern stands for, in the inventory's order.
@@ -106,7 +110,7 @@ fn owned(names: &[&str]) -> Vec<String> {
 }
 
 /// The parts of a pattern: separated by commas, or by colons where there is no comma.
-fn split(pattern: &str) -> Vec<String> {
+pub(super) fn split(pattern: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0;
     // Ansible: a regular expression may hold colons, so it ends at a comma only.
@@ -134,7 +138,7 @@ fn matches(part: &str, names: &dyn Names) -> Result<Vec<String>, Unmatched> {
         owned(&members)
     } else if base.contains(['*', '?', '[']) {
         glob(base, names).map_err(unmatched)?
-    } else if names.hosts().contains(&base) {
+    } else if names.hosts().contains(&base) || names.implicit() == Some(base) {
         vec![base.to_owned()]
     } else {
         return Err(unmatched("no host and no group has this name".to_owned()));

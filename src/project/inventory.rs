@@ -27,6 +27,8 @@ pub struct Inventory {
     /// Files, scripts and lists that were read.
     pub sources: Vec<PathBuf>,
     members: HashMap<String, Vec<usize>>,
+    /// The controller itself, where a play names it and the inventory does not.
+    implicit: Option<String>,
 }
 
 /// One host.
@@ -317,6 +319,17 @@ impl Inventory {
         out
     }
 
+    /// Adds the controller, which is in no group: as in Ansible, `hosts: localhost` needs no
+    /// inventory, and `all` does not mean it.
+    pub(super) fn add_implicit(&mut self, name: &str) {
+        let at = Location { file: Arc::new(PathBuf::from("localhost")), line: 1, column: 1, length: 1 };
+        let local = Node { value: super::source::Val::Str("local".into()), at };
+        let vars = VarMap::from_iter([("ansible_connection".into(), Arc::new(local))]);
+        let host = Host { vars: Arc::new(vars), groups: vec!["all".to_owned()], source: usize::MAX };
+        self.hosts.insert(name.to_owned(), host);
+        self.implicit = Some(name.to_owned());
+    }
+
     /// A host by name.
     #[must_use]
     pub fn host(&self, name: &str) -> Option<&Host> {
@@ -361,7 +374,11 @@ impl Inventory {
 
 impl Names for Inventory {
     fn hosts(&self) -> Vec<&str> {
-        self.hosts.keys().map(String::as_str).collect()
+        self.hosts.keys().filter(|name| self.implicit.as_ref() != Some(*name)).map(String::as_str).collect()
+    }
+
+    fn implicit(&self) -> Option<&str> {
+        self.implicit.as_deref()
     }
 
     fn members(&self, group: &str) -> Option<Vec<&str>> {

@@ -1,5 +1,7 @@
 //! Ansible's INI inventories: `[group]`, `[group:children]`, `[group:vars]`, `name:port key=value`.
 
+use std::collections::HashSet;
+
 use super::inventory::Inventory;
 use super::lower::Problems;
 use super::source::Node;
@@ -14,6 +16,8 @@ enum Section {
 /// Adds what the text says to the inventory.
 pub(super) fn read(inventory: &mut Inventory, text: &str, start: &Location, problems: &mut Problems) {
     let mut section = Section::Hosts("ungrouped".to_owned());
+    let known: HashSet<String> = inventory.iter_groups().map(|(name, _)| name.to_owned()).collect();
+    let (mut sections, mut children) = (HashSet::new(), Vec::new());
     for (index, raw) in text.lines().enumerate() {
         let line = raw.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
@@ -34,18 +38,30 @@ pub(super) fn read(inventory: &mut Inventory, text: &str, start: &Location, prob
                 }
             }
             match &section {
-                Section::Hosts(name) | Section::Children(name) | Section::Vars(name) => drop(inventory.group(name)),
+                Section::Hosts(name) | Section::Children(name) | Section::Vars(name) => {
+                    inventory.group(name);
+                    sections.insert(name.clone());
+                }
             }
             continue;
         }
         match &section {
             Section::Hosts(group) => host_line(inventory, group, line, &at, problems),
-            Section::Children(group) => inventory.add_child(group, line.split('#').next().unwrap_or(line).trim()),
+            Section::Children(group) => {
+                let child = line.split('#').next().unwrap_or(line).trim();
+                inventory.add_child(group, child);
+                children.push((child.to_owned(), at));
+            }
             Section::Vars(group) => match line.split_once('=') {
                 Some((name, value)) => inventory.set_group_var(group, name.trim(), literal(value.trim(), &at)),
                 None => problems.error(&at, format!("`{line}` is not `name=value`")),
             },
         }
+    }
+    for (child, at) in children.iter().filter(|(child, _)| !sections.contains(child) && !known.contains(child)) {
+        let near = crate::diagnostic::nearest(child, sections.iter().map(String::as_str));
+        let hint = near.map_or_else(|| format!("add a section `[{child}]`, or remove the line"), |near| format!("did you mean `{near}`?"));
+        problems.error_hint(at, format!("there is no group `{child}`"), hint);
     }
 }
 
@@ -66,6 +82,9 @@ fn host_line(inventory: &mut Inventory, group: &str, line: &str, at: &Location, 
     };
     let Some((name, vars)) = words.split_first() else { return };
     let (name, port) = split_port(name);
+    // `[2001:db8::1]:2222`: the brackets are not the name's.
+    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).filter(|name| name.parse::<std::net::Ipv6Addr>().is_ok());
+    let name = inner.unwrap_or(name);
     for host in inventory.add_hosts(group, name, at, problems) {
         if let Some(port) = port {
             inventory.set_host_var(&host, "ansible_port", Node::from_json(&port.into(), at));
@@ -92,10 +111,24 @@ fn split_port(name: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// A value as Python would read it, as Ansible does here; anything else is text.
+/// A value as Python would read it, as Ansible does here; anything else is text. A comment ends
+/// such a value, but not text.
 fn literal(value: &str, at: &Location) -> Node {
+    let whole = python(value);
+    let json = match (&whole, value.split_once(" #")) {
+        (serde_json::Value::String(_), Some((head, _))) => {
+            let head = head.trim_end();
+            let read = python(head);
+            if read == head { whole } else { read }
+        }
+        _ => whole,
+    };
+    Node::from_json(&json, at)
+}
+
+fn python(value: &str) -> serde_json::Value {
     use serde_json::Value;
-    let json = match value {
+    match value {
         "True" | "true" => Value::Bool(true),
         "False" | "false" => Value::Bool(false),
         "None" => Value::Null,
@@ -111,8 +144,7 @@ fn literal(value: &str, at: &Location) -> Node {
             }
             Value::String(value.to_owned())
         }),
-    };
-    Node::from_json(&json, at)
+    }
 }
 
 fn number(value: &str) -> Option<serde_json::Value> {

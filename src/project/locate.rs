@@ -55,16 +55,39 @@ pub fn around(directory: &Path) -> Option<PathBuf> {
     directory.ancestors().take(5).find(is_project).map(normal)
 }
 
-/// The inventories: those typed, else the one of the playbook's name, else the settings'.
-pub(super) fn inventories(
-    root: &Path,
-    cwd: &Path,
-    playbook: &Path,
-    typed: &[String],
-    settings: &Settings,
-    problems: &mut Problems,
-) -> Vec<String> {
-    let existing = |base: &Path, names: &[String], problems: &mut Problems| -> Vec<String> {
+/// Where inventories are searched.
+pub(super) struct Search<'a> {
+    pub(super) root: &'a Path,
+    pub(super) cwd: &'a Path,
+    pub(super) playbook: &'a Path,
+    /// Whether it is an error that there is none.
+    pub(super) needed: bool,
+}
+
+impl Search<'_> {
+    /// The inventories: those typed, else the one of the playbook's name, else the settings'.
+    pub(super) fn inventories(&self, typed: &[String], settings: &Settings, problems: &mut Problems) -> Vec<String> {
+        if !typed.is_empty() {
+            return self.existing(self.cwd, typed, problems);
+        }
+        let name = self.playbook.file_stem().unwrap_or_default().to_string_lossy();
+        let own = candidates(self.root, &name);
+        if let Some(path) = own.iter().find(|path| path.is_file()) {
+            return vec![path.to_string_lossy().into_owned()];
+        }
+        if !settings.inventory.is_empty() {
+            return self.existing(self.root, &settings.inventory, problems);
+        }
+        if self.needed {
+            problems.push(
+                Diagnostic::error(format!("there is no inventory `{}`", own[0].strip_prefix(self.root).unwrap_or(&own[0]).display()))
+                    .hint("add it, name one with `-i`, or set `inventory` in soc-provision.yml"),
+            );
+        }
+        Vec::new()
+    }
+
+    fn existing(&self, base: &Path, names: &[String], problems: &mut Problems) -> Vec<String> {
         let mut out = Vec::new();
         for name in names {
             if name.contains(',') {
@@ -72,7 +95,7 @@ pub(super) fn inventories(
                 continue;
             }
             // A bare name may mean one of the project's: `-i lab` is `inventory/lab.yml`.
-            let places = [vec![base.join(name)], candidates(root, name)].concat();
+            let places = [vec![base.join(name)], candidates(self.root, name)].concat();
             match places.iter().find(|path| path.exists()) {
                 Some(path) => out.push(normal(path).to_string_lossy().into_owned()),
                 None => problems.push(
@@ -82,23 +105,7 @@ pub(super) fn inventories(
             }
         }
         out
-    };
-    if !typed.is_empty() {
-        return existing(cwd, typed, problems);
     }
-    let name = playbook.file_stem().unwrap_or_default().to_string_lossy();
-    let own = candidates(root, &name);
-    if let Some(path) = own.iter().find(|path| path.is_file()) {
-        return vec![path.to_string_lossy().into_owned()];
-    }
-    if !settings.inventory.is_empty() {
-        return existing(root, &settings.inventory, problems);
-    }
-    problems.push(
-        Diagnostic::error(format!("there is no inventory `{}`", own[0].strip_prefix(root).unwrap_or(&own[0]).display()))
-            .hint("add it, name one with `-i`, or set `inventory` in soc-provision.yml"),
-    );
-    Vec::new()
 }
 
 /// Where an inventory of this name would be.

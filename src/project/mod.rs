@@ -5,6 +5,7 @@
 
 pub mod ansible;
 pub mod files;
+mod free_form;
 pub mod hosts;
 pub mod inventory;
 mod inventory_ini;
@@ -86,17 +87,37 @@ impl Project {
     /// # Errors
     /// Every problem of its files, warnings included.
     pub fn load(options: &LoadOptions) -> Result<Self, Vec<Diagnostic>> {
-        let playbook = locate::playbook(&options.cwd, &options.playbook).map_err(|diagnostic| vec![diagnostic])?;
+        let (mut project, problems) = Self::open(options).map_err(|diagnostic| vec![diagnostic])?;
+        if !Self::only_warnings(&problems) {
+            return Err(problems);
+        }
+        project.warnings = problems;
+        Ok(project)
+    }
+
+    /// Loads what can be loaded of a project, and says what is wrong with it. With an error among
+    /// the problems the project is good for messages about it, not for a run.
+    ///
+    /// # Errors
+    /// If there is no such playbook.
+    pub fn open(options: &LoadOptions) -> Result<(Self, Vec<Diagnostic>), Diagnostic> {
+        let playbook = locate::playbook(&options.cwd, &options.playbook)?;
         let root = options.root.clone().unwrap_or_else(|| locate::root(&playbook, &options.cwd));
         let files = Files::new(root.clone());
         let mut problems = Problems::default();
         let settings = settings::load(&files, &mut problems);
         let extra = Arc::new(variables::extra(&files, &absolute(&options.cwd, &options.extra_vars), &mut problems));
-        let inventories = locate::inventories(&root, &options.cwd, &playbook, &options.inventories, &settings, &mut problems);
-        let inventory = Inventory::load(&files, &inventories, &mut problems);
+        let plays = playbook::load(&files, &playbook, &extra, &mut problems);
+        let search = locate::Search { root: &root, cwd: &options.cwd, playbook: &playbook, needed: !is_local(&plays) };
+        let inventories = search.inventories(&options.inventories, &settings, &mut problems);
+        let mut inventory = Inventory::load(&files, &inventories, &mut problems);
+        for name in LOCAL.iter().filter(|name| plays.iter().any(|play| names_host(&play.pattern, name))) {
+            if inventory.host(name).is_none() {
+                inventory.add_implicit(name);
+            }
+        }
         let playbook_dir = playbook.parent().unwrap_or(&root).to_path_buf();
         let vars = variables::of_hosts(&files, &inventory, &playbook_dir, &mut problems);
-        let plays = playbook::load(&files, &playbook, &extra, &mut problems);
         let known_hosts = locate::known_hosts(&inventory);
         let mut project = Self {
             root,
@@ -114,11 +135,7 @@ impl Project {
         };
         project.select(&options.cwd, options.limit.as_deref(), &mut problems);
         walk::everything(&project, &mut problems);
-        if problems.has_errors() {
-            return Err(problems.into_vec());
-        }
-        project.warnings = problems.into_vec();
-        Ok(project)
+        Ok((project, problems.into_vec()))
     }
 
     /// Decides which hosts each play runs on.
@@ -190,7 +207,7 @@ impl Project {
         let names = self.inventory.iter().map(|(name, _)| name).chain(self.inventory.iter_groups().map(|(name, _)| name));
         match nearest(part, names) {
             Some(name) => diagnostic.hint(format!("did you mean `{name}`?")),
-            None if part == "localhost" => diagnostic.hint("add `localhost: {ansible_connection: local}` to the inventory"),
+            None if LOCAL.contains(&part) => diagnostic.hint("no play names it: write a play with `hosts: localhost`"),
             None => diagnostic.hint("`soc-provision inventory` lists hosts and groups"),
         }
     }
@@ -299,6 +316,19 @@ impl Project {
     pub fn only_warnings(diagnostics: &[Diagnostic]) -> bool {
         diagnostics.iter().all(|diagnostic| diagnostic.level == Level::Warning)
     }
+}
+
+/// Names of the controller that need no inventory.
+const LOCAL: &[&str] = &["localhost", "127.0.0.1"];
+
+/// Whether a pattern names a host, rather than matching it.
+fn names_host(pattern: &str, name: &str) -> bool {
+    hosts::split(pattern).iter().any(|part| part == name)
+}
+
+/// Whether the plays are about the controller alone.
+fn is_local(plays: &[Play]) -> bool {
+    !plays.is_empty() && plays.iter().all(|play| LOCAL.contains(&play.pattern.as_str()))
 }
 
 /// `@file` arguments are relative to where the user is, not to the project.

@@ -1,6 +1,6 @@
 //! Playbooks: a list of plays, as written, and the hosts they stand for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ansible::{self, Place, Support};
@@ -24,12 +24,21 @@ pub struct Play {
     /// Matched, regardless of `--limit`.
     pub hosts_all: Vec<String>,
     pub rollout: Rollout,
+    pub login: Login,
     pub vars_files: Vec<Node>,
     pub pre_tasks: Vec<Item>,
     pub roles: Vec<RoleUse>,
     pub tasks: Vec<Item>,
     pub post_tasks: Vec<Item>,
     pub handlers: Vec<Item>,
+}
+
+/// How a play reaches its hosts, where their variables do not say.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    pub connection: Option<Node>,
+    pub remote_user: Option<Node>,
+    pub port: Option<Node>,
 }
 
 /// How a play goes over its hosts.
@@ -92,37 +101,68 @@ impl Rollout {
 
 /// Reads a playbook and what it imports.
 pub(super) fn load(files: &Files, path: &Path, extra: &VarMap, problems: &mut Problems) -> Vec<Play> {
-    let mut plays = Vec::new();
-    read(files, path, extra, &mut Vec::new(), &mut plays, problems);
-    plays
+    let mut reader = Reader { files, extra, open: Vec::new(), plays: Vec::new(), problems };
+    reader.read(path, &Imported::default());
+    reader.plays
 }
 
-fn read(files: &Files, path: &Path, extra: &VarMap, open: &mut Vec<std::path::PathBuf>, plays: &mut Vec<Play>, problems: &mut Problems) {
-    let Some(node) = problems.keep(files.yaml(path)) else { return };
-    if node.is_null() {
-        return problems.error_hint(&node.at, "the playbook is empty", "a playbook is a list of plays: `- hosts: all`");
+/// What `import_playbook` hands to every play that it brings.
+#[derive(Clone, Default)]
+struct Imported {
+    vars: VarMap,
+    tags: Vec<String>,
+    when: Vec<Node>,
+}
+
+struct Reader<'a> {
+    files: &'a Files,
+    extra: &'a VarMap,
+    /// Playbooks that are being read, outermost first.
+    open: Vec<PathBuf>,
+    plays: Vec<Play>,
+    problems: &'a mut Problems,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, path: &Path, outer: &Imported) {
+        let Some(node) = self.problems.keep(self.files.yaml(path)) else { return };
+        if node.is_null() {
+            return self.problems.error_hint(&node.at, "the playbook is empty", "a playbook is a list of plays: `- hosts: all`");
+        }
+        self.open.push(super::files::normal(path));
+        for entry in self.problems.seq(&node, "a playbook") {
+            let Some(map) = self.problems.map(entry, "a play") else { continue };
+            match map.entry("import_playbook").or_else(|| map.entry("ansible.builtin.import_playbook")) {
+                Some((key, import)) => self.import(path, map, &key.name, import, outer),
+                None => self.plays.extend(play(map, entry, outer, self.extra, self.problems)),
+            }
+        }
+        self.open.pop();
     }
-    open.push(super::files::normal(path));
-    for entry in problems.seq(&node, "a playbook") {
-        let Some(map) = problems.map(entry, "a play") else { continue };
-        let Some(import) = map.get("import_playbook") else {
-            plays.extend(play(map, entry, extra, problems));
-            continue;
-        };
-        let Some(name) = problems.text(import, "`import_playbook`") else { continue };
+
+    fn import(&mut self, path: &Path, map: &Map, key: &str, import: &Node, outer: &Imported) {
+        self.problems.only(map, &[key, "name", "vars", "tags", "when"], "an `import_playbook`");
+        let common = task::common(map, &import.at, Place::Play, self.problems);
+        let Some(name) = self.problems.text(import, "`import_playbook`") else { return };
+        let mut inner = outer.clone();
+        inner.tags.extend(common.tags);
+        inner.when.extend(common.when);
+        // The outermost import wins.
+        for (name, value) in common.vars.iter() {
+            inner.vars.entry(Arc::clone(name)).or_insert_with(|| Arc::clone(value));
+        }
         let target = super::files::normal(&path.parent().unwrap_or(Path::new(".")).join(&name));
-        if open.contains(&target) || open.len() > 32 {
-            problems.error(&import.at, format!("`{name}` imports itself"));
+        if self.open.contains(&target) || self.open.len() > 32 {
+            self.problems.error(&import.at, format!("`{name}` imports itself"));
         } else if target.is_file() {
-            read(files, &target, extra, open, plays, problems);
+            self.read(&target, &inner);
         } else {
-            problems.error(&import.at, format!("there is no playbook `{}`", files.shown(&target).display()));
+            self.problems.error(&import.at, format!("there is no playbook `{}`", self.files.shown(&target).display()));
         }
     }
-    open.pop();
 }
 
-fn play(map: &Map, node: &Node, extra: &VarMap, problems: &mut Problems) -> Option<Play> {
+fn play(map: &Map, node: &Node, outer: &Imported, extra: &VarMap, problems: &mut Problems) -> Option<Play> {
     for (key, _) in map.iter() {
         match ansible::lookup(Place::Play, &key.name) {
             Some(Support::Refused(hint)) => problems.error_hint(&key.at, format!("`{}` is not supported", key.name), hint),
@@ -139,7 +179,13 @@ fn play(map: &Map, node: &Node, extra: &VarMap, problems: &mut Problems) -> Opti
             }
         }
     }
-    let common = task::common(map, &node.at, Place::Play, problems);
+    let mut common = task::common(map, &node.at, Place::Play, problems);
+    Arc::make_mut(&mut common.vars).extend(outer.vars.iter().map(|(name, value)| (Arc::clone(name), Arc::clone(value))));
+    common.tags.extend(outer.tags.iter().cloned());
+    common.when.splice(0..0, outer.when.iter().cloned());
+    if let Some((key, _)) = map.entry("environment") {
+        problems.push(Diagnostic::warning("the play's `environment` reaches its `command` tasks only").at(key.at.clone()));
+    }
     let Some(hosts) = map.get("hosts") else {
         problems.error_hint(&common.at, "this play has no `hosts`", "add `hosts: all`, or a group's name");
         return None;
@@ -158,6 +204,11 @@ fn play(map: &Map, node: &Node, extra: &VarMap, problems: &mut Problems) -> Opti
         hosts: Vec::new(),
         hosts_all: Vec::new(),
         rollout: rollout(map, problems),
+        login: Login {
+            connection: map.get("connection").cloned(),
+            remote_user: map.get("remote_user").cloned(),
+            port: map.get("port").cloned(),
+        },
         vars_files,
         pre_tasks: list("pre_tasks", problems),
         roles: roles.iter().filter_map(|node| task::role_use(node, problems)).collect(),

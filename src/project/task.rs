@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ansible::{self, Place, Support};
+use super::free_form;
 use super::inventory::VarMap;
 use super::lower::Problems;
 use super::source::{Key, Map, Node, Val};
@@ -23,6 +24,7 @@ pub struct Common {
     pub become_user: Option<Node>,
     pub ignore_errors: Option<Node>,
     pub timeout: Option<Node>,
+    pub environment: Option<Node>,
     pub notify: Vec<Node>,
 }
 
@@ -49,6 +51,10 @@ pub struct TaskDef {
     pub action: Action,
     pub looped: Option<Loop>,
     pub listen: Vec<String>,
+    /// `apply` of an include: what its tasks have in common.
+    pub apply: Option<Common>,
+    /// What `register` names: refused, so that nothing more needs to be said about its uses.
+    pub registered: Option<String>,
 }
 
 /// What a task does.
@@ -194,6 +200,7 @@ pub(super) fn common(map: &Map, at: &Location, place: Place, problems: &mut Prob
         become_user: map.get("become_user").cloned(),
         ignore_errors: map.get("ignore_errors").cloned(),
         timeout: map.get("timeout").cloned(),
+        environment: map.get("environment").cloned(),
         notify: map.get("notify").map(listed).unwrap_or_default(),
     }
 }
@@ -213,21 +220,49 @@ fn task(map: &Map, at: &Location, problems: &mut Problems) -> Option<TaskDef> {
                     refused(key, hint, problems);
                 }
                 _ if key.name.starts_with("with_") => refused(key, "use `loop`, `with_items` or `with_dict`", problems),
-                _ => modules.push((Key { name: bare.into(), at: key.at.clone() }, node.clone())),
+                _ => {
+                    let node = free_form::spread(bare, node).unwrap_or_else(|| node.clone());
+                    modules.push((Key { name: bare.into(), at: key.at.clone() }, node));
+                }
             },
         }
     }
-    let action = if modules.is_empty() {
-        if !stopped {
+    environment(map, modules.first().map(|(key, _)| &*key.name), problems);
+    let action = match (modules.is_empty(), stopped) {
+        (false, _) => action(modules, map, problems)?,
+        // The task stays, so that a handler keeps its names.
+        (true, true) => Action::Nothing,
+        (true, false) => {
             problems.error_hint(&common.at, "this task has no module", "add what it should do, such as `package:` or `template:`");
+            return None;
         }
-        return None;
-    } else {
-        action(modules, map, problems)?
     };
     let looped = looped(map, problems);
     let listen = map.get("listen").map(|node| problems.texts(node, "`listen`", false)).unwrap_or_default();
-    Some(TaskDef { common, action, looped, listen })
+    let registered = map.get("register").and_then(Node::as_str).map(str::to_owned);
+    Some(TaskDef { common, apply: apply(map, problems), action, looped, listen, registered })
+}
+
+/// `environment` does something for `command` alone.
+fn environment(map: &Map, module: Option<&str>, problems: &mut Problems) {
+    let Some((key, _)) = map.entry("environment") else { return };
+    let language = module.is_some_and(|module| ansible::lookup(Place::Module, module).is_some());
+    if module.is_some_and(|module| module != "command") && !language {
+        problems.error_hint(
+            &key.at,
+            "`environment` is read by `command` only",
+            "other modules run no program of yours; apt's proxy is a line in `/etc/apt/apt.conf.d`",
+        );
+    }
+}
+
+/// `apply` of `include_tasks` and `include_role`.
+fn apply(map: &Map, problems: &mut Problems) -> Option<Common> {
+    let body = map.iter().find(|(key, _)| matches!(ansible::bare_module(&key.name), "include_tasks" | "include_role"))?.1;
+    let node = body.as_map()?.get("apply")?;
+    let apply = problems.map(node, "`apply`")?;
+    keywords(apply, Place::Block, problems, "`apply`");
+    Some(self::common(apply, &node.at, Place::Block, problems))
 }
 
 fn action(modules: Vec<(Key, Node)>, map: &Map, problems: &mut Problems) -> Option<Action> {
@@ -239,6 +274,15 @@ fn action(modules: Vec<(Key, Node)>, map: &Map, problems: &mut Problems) -> Opti
         unknown(other, Place::Task, &format!("a task with `{}`", key.name), problems);
     }
     let body = node.as_map();
+    if body.is_none() && !node.is_null() && matches!(&*key.name, "assert" | "debug" | "fail") {
+        let field = if &*key.name == "assert" { "that" } else { "msg" };
+        problems.error_hint(
+            &node.at,
+            format!("`{}` takes a mapping, not {}", key.name, node.sort()),
+            format!("write `{}: {{{field}: ...}}`", key.name),
+        );
+        return None;
+    }
     let field = |name: &str| body.and_then(|map| map.get(name)).cloned();
     let listed = |node: Node| node.as_seq().map_or_else(|| vec![node.clone()], <[Node]>::to_vec);
     let mut only = |known: &[&str]| body.into_iter().for_each(|map| problems.only(map, known, &format!("`{}`", key.name)));
@@ -354,6 +398,9 @@ fn looped(map: &Map, problems: &mut Problems) -> Option<Loop> {
     let mut looped = Loop { items: items.clone(), flavour, var: "item".into(), index_var: None };
     if let Some(control) = map.get("loop_control").and_then(|node| problems.map(node, "`loop_control`")) {
         problems.only(control, &["loop_var", "index_var", "label", "pause", "extended"], "`loop_control`");
+        if let Some((key, _)) = control.entry("extended").filter(|(_, node)| !matches!(node.value, Val::Bool(false))) {
+            refused(key, "`index_var` counts the items; `len` of the list is their number", problems);
+        }
         if let Some(name) = control.get("loop_var").and_then(|node| problems.text(node, "`loop_var`")) {
             looped.var = name.into();
         }
@@ -382,7 +429,9 @@ pub(super) fn role_use(node: &Node, problems: &mut Problems) -> Option<RoleUse> 
     let mut params = VarMap::new();
     for (key, value) in map.iter() {
         match ansible::lookup(Place::Role, &key.name) {
-            Some(Support::Refused(hint)) => refused(key, hint, problems),
+            Some(Support::Refused(hint)) => {
+                refused(key, &format!("{hint}; a parameter of this name goes below `vars:`"), problems);
+            }
             Some(_) => {}
             None if nearest(&key.name, ansible::accepted(Place::Role)).is_some() && key.name.len() > 3 => {
                 unknown(key, Place::Role, "a role's entry", problems);

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::helpers;
 use super::variables::Scope;
+use super::{helpers, jinja};
 use crate::diagnostic::Diagnostic;
 use crate::project::source::{Node, Val};
 
@@ -44,7 +44,7 @@ pub(super) fn one(node: &Node, scope: &Scope<'_>) -> Result<bool, Diagnostic> {
         "false" | "False" => return Ok(false),
         _ => {}
     }
-    if let Some(hint) = jinja(text) {
+    if let Some(hint) = self::jinja(text) {
         return Err(Diagnostic::error("this is not a Handlebars expression").at(node.at.clone()).hint(hint));
     }
     let inner = text.strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).map_or(text, str::trim);
@@ -63,8 +63,12 @@ pub(super) fn one(node: &Node, scope: &Scope<'_>) -> Result<bool, Diagnostic> {
     }
 }
 
-/// Advice for what is plainly Jinja, translated where that is easy.
+/// Advice for what is plainly Jinja, translated where that is possible.
 pub(super) fn jinja(text: &str) -> Option<String> {
+    let inner = text.strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).map_or(text, str::trim);
+    if let Some(translated) = jinja::translate(inner).filter(|translated| translated != inner) {
+        return Some(format!("write `{translated}`"));
+    }
     let outside: String = text.split('"').step_by(2).collect::<Vec<_>>().join(" ");
     let outside: String = outside.split('\'').step_by(2).collect::<Vec<_>>().join(" ");
     let quoted = |word: &str| word.trim().replace('\'', "\"");
@@ -97,9 +101,4 @@ pub(super) fn jinja(text: &str) -> Option<String> {
         return Some(format!("write `contains {} {}`", words[words.len() - 1], quoted(text.split_whitespace().next().unwrap_or_default())));
     }
     outside.contains('|').then(|| "this is a Jinja filter: write the function first, `default a \"b\"`".to_owned())
-}
-
-/// Whether a condition is plainly Jinja.
-pub(super) fn is_jinja(text: &str) -> bool {
-    jinja(text).is_some()
 }

@@ -12,6 +12,7 @@ use super::variables::{Frame, Scope, Sourced, World};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::project::Project;
 use crate::project::lower::{Problems, boolean_word};
+use crate::project::playbook::{Login, Play};
 use crate::project::settings::relative;
 use crate::project::source::{Node, Val};
 use crate::project::task::Item;
@@ -149,6 +150,7 @@ impl Reader<'_> {
         vars.private_key_file =
             self.text(&["ansible_private_key_file", "ansible_ssh_private_key_file"]).map(|path| relative(&self.project.root, &path));
         self.ssh_arguments(&mut vars);
+        self.of_plays(&mut vars);
         match self.text(&["ansible_connection"]).as_deref() {
             Some("local") => vars.local = true,
             None | Some("ssh" | "smart" | "paramiko" | "paramiko_ssh") => {}
@@ -177,10 +179,56 @@ impl Reader<'_> {
             self.wrong(
                 name,
                 "host keys are always checked".to_owned(),
-                "pin the host's key with `soc-provision bootstrap`, or use `--accept-new-host-keys`",
+                "pin the host's key with `soc-provision bootstrap`, or use `--host-keys accept-new`",
             );
         }
         vars
+    }
+
+    /// What the plays say about logging in, where the host's variables do not. A host is logged
+    /// into once for all of its plays, so they must agree.
+    fn of_plays(&mut self, vars: &mut ConnectionVars) {
+        let (project, host) = (self.project, self.host);
+        let plays: Vec<&Play> = project.plays.iter().filter(|play| play.hosts.iter().any(|name| name == host)).collect();
+        if vars.user.is_none() {
+            vars.user = self.agreed(&plays, "remote_user", |login| login.remote_user.as_ref());
+        }
+        if vars.port.is_none() {
+            vars.port = self.agreed(&plays, "port", |login| login.port.as_ref()).and_then(|text| text.parse().ok());
+        }
+        if self.value("ansible_connection").is_none() {
+            match self.agreed(&plays, "connection", |login| login.connection.as_ref()).as_deref() {
+                Some("local") => vars.local = true,
+                None | Some("ssh" | "smart" | "paramiko" | "paramiko_ssh") => {}
+                Some(other) => {
+                    let at = plays.iter().find_map(|play| play.login.connection.as_ref()).map(|node| node.at.clone());
+                    let diagnostic = Diagnostic::error(format!("`connection: {other}` is not supported")).hint("write `ssh` or `local`");
+                    self.problems.push(match at {
+                        Some(at) => diagnostic.at(at),
+                        None => diagnostic,
+                    });
+                }
+            }
+        }
+    }
+
+    fn agreed(&mut self, plays: &[&Play], name: &str, of: impl Fn(&Login) -> Option<&Node>) -> Option<String> {
+        let mut found: Option<String> = None;
+        for node in plays.iter().filter_map(|play| of(&play.login)) {
+            let value = self.problems.keep(self.scope.render(node))?;
+            let text = helpers::text(&value).map_err(|message| Diagnostic::error(message).at(node.at.clone()));
+            let text = self.problems.keep(text)?;
+            match &found {
+                Some(first) if *first != text => {
+                    let message = format!("host `{}` has `{name}: {first}` in an earlier play, and is logged into once a run", self.host);
+                    let hint = format!("set it in the inventory (`ansible_{}`)", name.trim_start_matches("remote_"));
+                    self.problems.push(Diagnostic::error(message).at(node.at.clone()).hint(hint));
+                    return None;
+                }
+                _ => found = Some(text),
+            }
+        }
+        found
     }
 
     fn value(&mut self, name: &str) -> Option<Value> {
@@ -326,7 +374,7 @@ fn password(text: String) -> Password {
 }
 
 /// Whether the play, or a task of it, says `become: true`.
-fn wants_root(play: &crate::project::playbook::Play) -> bool {
+fn wants_root(play: &Play) -> bool {
     fn yes(node: Option<&Node>) -> bool {
         node.is_some_and(|node| match &node.value {
             Val::Bool(flag) => *flag,

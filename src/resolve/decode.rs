@@ -66,7 +66,7 @@ fn unknown(key: &Key, has_module: bool, keys: usize) -> Diagnostic {
     match (near, ansible::lookup(Place::Block, &key.name)) {
         (Some(near), _) => diagnostic.hint(format!("did you mean `{near}`?")),
         (None, Some(Support::Supported)) => diagnostic.hint("this is a key of blocks"),
-        _ => diagnostic.hint("the reference of kinds lists all modules"),
+        _ => diagnostic.hint("`soc-provision docs kinds` lists all of them"),
     }
 }
 
@@ -191,7 +191,7 @@ static CHECK_FIELDS: LazyLock<HashMap<&'static str, BTreeMap<String, Types>>> =
 /// Names of a kind's fields, for checks before rendering. Empty if the schema does not tell.
 #[must_use]
 pub fn fields(kind: &str) -> Vec<&'static str> {
-    FIELDS.get(kind).map(|fields| fields.keys().map(String::as_str).collect()).unwrap_or_default()
+    self::kind(kind).map(|entry| (entry.names)().to_vec()).unwrap_or_default()
 }
 
 fn fields_of(schema: &Value) -> BTreeMap<String, Types> {

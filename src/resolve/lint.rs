@@ -17,24 +17,59 @@ use crate::project::lower::Problems;
 use crate::project::source::{Node, VAULT_HEADER, VAULT_HINT, Val};
 use crate::project::task::{Action, Common, Item, TaskDef};
 
-/// All problems of a project, warnings included, each once.
+/// All problems of a project, warnings included, each once. `found` is what loading it found.
 #[must_use]
-pub fn check(project: &Project, options: &RunOptions) -> Vec<Diagnostic> {
+pub fn check(project: &Project, found: &[Diagnostic], options: &RunOptions) -> Vec<Diagnostic> {
     let mut problems = Problems::default();
-    problems.extend(project.warnings.iter().cloned());
+    problems.extend(found.iter().cloned());
     problems.extend(lint(project));
+    let broken = problems.has_errors();
+    let registered = if broken { registered(project) } else { HashSet::new() };
+    // Of what follows from errors that are shown already, nothing is said.
+    let follows = |diagnostic: &Diagnostic| {
+        let name = diagnostic.message.strip_prefix('`').and_then(|rest| rest.split_once("` is not defined"));
+        name.is_some_and(|(name, _)| registered.contains(name.split(['.', '[']).next().unwrap_or(name)))
+    };
     let options = RunOptions { offline: true, ..options.clone() };
     let resolver = Resolver::new(project, &options);
     for host in project.hosts() {
         problems.extend(super::connection(project, host).err().unwrap_or_default());
-        problems.extend(resolver.resolve(host, &Facts::placeholder(host)).err().unwrap_or_default());
+        let found = resolver.resolve(host, &Facts::placeholder(host)).err().unwrap_or_default();
+        problems.extend(found.into_iter().filter(|diagnostic| !follows(diagnostic)));
     }
-    let mut all = problems.into_vec();
+    sorted(problems.into_vec())
+}
+
+/// Problems in the order in which people read them: errors first, file by file.
+#[must_use]
+pub fn sorted(mut all: Vec<Diagnostic>) -> Vec<Diagnostic> {
     all.sort_by_key(|diagnostic| {
         let place = diagnostic.location.as_ref().map(|at| (at.file.as_ref().clone(), at.line, at.column));
         (diagnostic.level == Level::Warning, place)
     });
     all
+}
+
+/// Names that tasks give to results.
+fn registered(project: &Project) -> HashSet<String> {
+    fn walk(items: &[Item], out: &mut HashSet<String>) {
+        for item in items {
+            match item {
+                Item::Task(task) => out.extend(task.registered.iter().cloned()),
+                Item::Block(block) => [&block.body, &block.rescue, &block.always].into_iter().for_each(|list| walk(list, out)),
+            }
+        }
+    }
+    let mut out = HashSet::new();
+    for play in &project.plays {
+        [&play.pre_tasks, &play.tasks, &play.post_tasks, &play.handlers].into_iter().for_each(|list| walk(list, &mut out));
+    }
+    for role in project.used_roles() {
+        walk(&role.tasks, &mut out);
+        walk(&role.handlers, &mut out);
+    }
+    project.used_task_files().iter().for_each(|items| walk(items, &mut out));
+    out
 }
 
 /// Problems that do not depend on a host.
@@ -141,21 +176,22 @@ impl Lint<'_> {
         common.when.iter().for_each(|node| self.expression(node));
         common.vars.values().for_each(|node| self.variable(node));
         common.notify.iter().for_each(|node| self.node(node));
-        for node in [&common.name, &common.r#become, &common.become_user, &common.ignore_errors].into_iter().flatten() {
+        let flags = [&common.name, &common.r#become, &common.become_user, &common.ignore_errors, &common.environment];
+        for node in flags.into_iter().flatten() {
             self.node(node);
         }
     }
 
     fn expression(&mut self, node: &Node) {
-        // Jinja in conditions is explained when the condition is evaluated; here the plain ones.
         if let Some(text) = node.as_str() {
+            if let Some(hint) = super::condition::jinja(text.trim()) {
+                return self.problems.push(Diagnostic::error("this is not a Handlebars expression").at(node.at.clone()).hint(hint));
+            }
             let source = if text.starts_with("{{") { text.to_owned() } else { format!("{{{{{text}}}}}") };
             if let Err(mut trouble) = template::compile(&source) {
                 trouble.place = (1, 1);
                 trouble.hint = Some("a condition is an expression such as `eq ansible_distribution \"Debian\"`".to_owned());
-                if !super::condition::is_jinja(text) {
-                    self.problems.push(place::in_value(self.project, trouble, &node.at, None));
-                }
+                self.problems.push(place::in_value(self.project, trouble, &node.at, None));
             }
         }
     }

@@ -9,9 +9,11 @@ mod condition;
 pub mod connection;
 pub mod decode;
 mod engine;
+pub mod examples;
 pub mod helpers;
 mod host;
 mod inventory;
+mod jinja;
 pub mod lint;
 mod order;
 mod place;
@@ -30,7 +32,7 @@ mod yaml;
 
 pub use connection::{ConnectionVars, Password, connection};
 pub use inventory::{host_json, inventory_json, plain_variable};
-pub use lint::check;
+pub use lint::{check, lint, sorted};
 pub use resolver::{Resolver, RunOptions, resolve};
 
 use crate::diagnostic::Location;
@@ -90,6 +92,8 @@ pub struct Task {
     pub notify: Vec<String>,
     /// Why it is skipped on this host.
     pub skipped: Option<String>,
+    /// Its own tags and those of what it is in.
+    pub tags: Vec<String>,
     pub ignore_errors: bool,
     /// Seconds for each step, if the task says so.
     pub timeout: Option<u64>,

@@ -29,6 +29,8 @@ pub(super) struct Inherit {
     pub(super) become_user: Option<Node>,
     pub(super) ignore_errors: Option<Node>,
     pub(super) timeout: Option<Node>,
+    /// Outermost first.
+    pub(super) environment: Vec<Node>,
     pub(super) notify: Vec<Node>,
     depth: usize,
 }
@@ -48,6 +50,7 @@ impl Inherit {
         out.become_user = or(&common.become_user, &self.become_user);
         out.ignore_errors = or(&common.ignore_errors, &self.ignore_errors);
         out.timeout = or(&common.timeout, &self.timeout);
+        out.environment.extend(common.environment.iter().cloned());
         out
     }
 }
@@ -172,6 +175,9 @@ impl Walk<'_, '_, '_> {
         }
         let mut inner = inherit.with(&common, Layer::RoleParams);
         inner.depth += 1;
+        if let Some(apply) = &task.apply {
+            inner = inner.with(apply, Layer::BlockVars);
+        }
         let scope = self.run.scope(frame, &inner.own);
         let items = match &task.looped {
             None => vec![None],

@@ -131,7 +131,7 @@ fn call(helper: &mut HelperTemplate, mentions: &mut Mentions) -> Result<(), Faul
         let hint = match nearest(&name, names) {
             Some(near) => format!("did you mean `{near}`?"),
             None if BLOCKS.contains(&name.as_str()) => format!("`{name}` is a block: `{{{{#{name} ...}}}}`; the function is `ternary`"),
-            None => "functions are listed in the reference of templates".to_owned(),
+            None => "`soc-provision docs functions` lists them".to_owned(),
         };
         return Err(Fault::new(format!("there is no function `{name}`"), Some(hint)));
     }

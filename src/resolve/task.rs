@@ -31,6 +31,7 @@ pub(super) fn resolve(run: &HostRun<'_, '_>, task: &TaskDef, inner: &Inherit, fr
         resources: Vec::new(),
         notify: notify(run, inner, &scope),
         skipped: None,
+        tags: inner.tags.clone(),
         ignore_errors: false,
         timeout: None,
     };
@@ -228,6 +229,9 @@ fn module(
     };
     let kind = decode::kind(&key.name)?;
     let mut arguments = collect(run, decode::arguments(kind.name, kind.shorthand, node, args, scope))?;
+    if kind.name == "command" {
+        environment(run, inner, scope, &mut arguments)?;
+    }
     let options = run.resolver.options;
     let wrong = decode::secrets(kind.name, kind.secret_fields, &arguments, node, options.known_secrets.as_deref());
     if !wrong.is_empty() {
@@ -254,6 +258,34 @@ fn module(
             None
         }
     }
+}
+
+/// Adds the `environment` of the task and of what it is in, outer ones first.
+fn environment(run: &HostRun<'_, '_>, inner: &Inherit, scope: &Scope<'_>, arguments: &mut Map<String, Value>) -> Option<()> {
+    let mut all = Map::new();
+    for node in &inner.environment {
+        let value = run.keep(scope.render(node))?;
+        let maps = match value {
+            Value::Array(items) => items,
+            Value::Null => Vec::new(),
+            other => vec![other],
+        };
+        for map in maps {
+            let Value::Object(map) = map else {
+                run.report(Diagnostic::error(format!("`environment` is a mapping, not {}", helpers::sort(&map))).at(node.at.clone()));
+                return None;
+            };
+            all.extend(map.into_iter().map(|(name, value)| (name, helpers::text(&value).map_or(value, Value::String))));
+        }
+    }
+    if all.is_empty() {
+        return Some(());
+    }
+    if let Some(Value::Object(own)) = arguments.remove("environment") {
+        all.extend(own);
+    }
+    arguments.insert("environment".to_owned(), Value::Object(all));
+    Some(())
 }
 
 fn collect(run: &HostRun<'_, '_>, result: Result<Map<String, Value>, Vec<Diagnostic>>) -> Option<Map<String, Value>> {

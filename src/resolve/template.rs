@@ -11,8 +11,8 @@ use handlebars::template::{Parameter, Template, TemplateElement};
 use handlebars::{Context, Handlebars, RenderContext, RenderError, RenderErrorReason, Renderable};
 use serde_json::{Map, Value};
 
-use super::engine;
 use super::scan::{self, Fault, Mentions};
+use super::{engine, jinja};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::project::source::is_reserved;
 
@@ -96,7 +96,7 @@ static REGISTRY: LazyLock<Handlebars<'static>> = LazyLock::new(engine::registry)
 /// Whether text has to be rendered at all.
 #[must_use]
 pub fn is_template(text: &str) -> bool {
-    text.contains("{{")
+    text.contains("{{") || jinja::statement(text).is_some()
 }
 
 /// Compiles a template, or finds it compiled.
@@ -132,9 +132,12 @@ pub fn compile_partial(name: &str, source: &str) -> Result<Arc<Compiled>, Troubl
 
 fn build(source: &str) -> Result<Compiled, Trouble> {
     guard(source)?;
-    let mut template = Template::compile(source).map_err(|error| syntax(source, error.pos()))?;
-    let mentions =
-        scan::scan(&mut template).map_err(|Fault { place, message, hint }| Trouble::new(message, hint, place.unwrap_or((1, 1))))?;
+    if let Some((at, hint)) = jinja::statement(source).filter(|_| !source.contains("{{{{raw")) {
+        return Err(Trouble::new("`{% ... %}` is not part of these templates", Some(hint), place_of(source, at)));
+    }
+    let mut template = Template::compile(source).map_err(|error| translated(source, syntax(source, error.pos())))?;
+    let mentions = scan::scan(&mut template)
+        .map_err(|Fault { place, message, hint }| translated(source, Trouble::new(message, hint, place.unwrap_or((1, 1)))))?;
     let shape = shape(&template);
     Ok(Compiled { template, mentions, shape })
 }
@@ -175,6 +178,32 @@ fn guard(source: &str) -> Result<(), Trouble> {
         }
     }
     Ok(())
+}
+
+/// The trouble with a translation in place of its advice, if an expression of the template is
+/// Jinja's and can be translated.
+fn translated(source: &str, trouble: Trouble) -> Trouble {
+    let mut from = 0;
+    while let Some(open) = source[from..].find("{{").map(|at| at + from) {
+        let Some(length) = source[open..].find("}}") else { break };
+        let inner = source[open + 2..open + length].trim().trim_matches('-').trim();
+        let wrong = || match Template::compile(&format!("{{{{{inner}}}}}")) {
+            Ok(mut template) => scan::scan(&mut template).is_err(),
+            Err(_) => true,
+        };
+        if let Some(text) = jinja::translate(inner).filter(|text| text != inner && wrong()) {
+            let hint = format!("this is Jinja: write `{{{{{text}}}}}`");
+            return Trouble::new("this is not a Handlebars template", Some(hint), place_of(source, open));
+        }
+        from = open + length;
+    }
+    trouble
+}
+
+/// Line and column of a byte, from 1.
+fn place_of(source: &str, byte: usize) -> (usize, usize) {
+    let before = &source[..byte];
+    (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1)
 }
 
 /// A syntax error in own words, with the usual reasons.

@@ -58,7 +58,7 @@ fn shown(problems: &[Diagnostic]) -> Vec<String> {
 fn problems(text: &str) -> Vec<String> {
     let disk = disk(&tasks(text), &[]);
     let mut problems = match disk.load() {
-        Ok(project) => check(&project, &RunOptions::default()),
+        Ok(project) => check(&project, &project.warnings, &RunOptions::default()),
         Err(problems) => problems,
     };
     problems.dedup();
@@ -209,7 +209,10 @@ fn mistakes_have_a_place_and_advice() {
         ),
         ("- test_kind: '{{#if nope}}x{{/if}}'", "playbooks/prod.yml:3:19: `nope` is not defined"),
         ("- test_kind: 'x{{groups}}'", "playbooks/prod.yml:3:20: `groups` is a mapping, not text [write `{{to_json groups}}`"),
-        ("- test_kind: '{{ port | default(1) }}'", "playbooks/prod.yml:3:27: this is not a Handlebars template [this is a Jinja filter"),
+        (
+            "- test_kind: '{{ port | default(1) }}'",
+            "playbooks/prod.yml:3:19: this is not a Handlebars template [this is Jinja: write `{{default port 1}}`]",
+        ),
         ("- test_kind: '{{#if port}}'", "playbooks/prod.yml:3:"),
         ("- test_kind: '{{uper site}}'", "playbooks/prod.yml:3:19: there is no function `uper` [did you mean `upper`?]"),
         ("- test_kind: x\n  when: port == 80", "playbooks/prod.yml:4:13: this is not a Handlebars expression [write `eq port 80`]"),
@@ -328,7 +331,7 @@ fn argument_specs_are_checked() {
 #[test]
 fn offline_checks_do_not_judge_by_placeholders() {
     let disk = disk(&tasks("- assert: {that: [gt ansible_memtotal_mb 999999999]}\n- test_kind: x"), &[]);
-    assert_eq!(check(&load(&disk), &RunOptions::default()), []);
+    assert_eq!(check(&load(&disk), &[], &RunOptions::default()), []);
     assert!(run(&disk).is_err());
 }
 

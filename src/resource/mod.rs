@@ -32,6 +32,7 @@ pub mod interview;
 pub mod kernel_module;
 pub mod lineinfile;
 pub mod managed;
+pub mod names;
 pub mod observe;
 pub mod openpgp;
 mod own_file;
@@ -372,6 +373,8 @@ pub struct KindEntry {
     pub shorthand: Option<&'static str>,
     /// See [`Kind::SECRET_FIELDS`].
     pub secret_fields: &'static [&'static str],
+    /// Names of the arguments, other spellings included; empty if any name may be one.
+    pub names: fn() -> &'static [&'static str],
     /// The arguments' JSON schema, with their documentation.
     pub schema: fn() -> schemars::Schema,
     /// Decodes and builds.
@@ -387,6 +390,7 @@ impl KindEntry {
             example: K::EXAMPLE,
             shorthand: K::SHORTHAND,
             secret_fields: K::SECRET_FIELDS,
+            names: names::of::<K>,
             schema: || schemars::schema_for!(K),
             decode: decode::<K>,
         }
