@@ -1,5 +1,5 @@
 # What a new machine (Debian or Ubuntu with Rust) needs: `make demo` and `make test` install the rest.
-.PHONY: demo test prove bench vm docker lint unit e2e release deps clean-lab
+.PHONY: demo test prove bench vm docker lint unit e2e docs release deps clean-lab
 
 # The main job on throw-away hosts: bare Debian to a healthy stack, twice.
 demo: deps release
@@ -38,6 +38,10 @@ unit:
 
 e2e: deps
 	cargo test --locked --test e2e -- --test-threads=1 --nocapture
+
+# The generated pages of the reference; a test says if they are stale.
+docs:
+	cargo run --locked -- docs --write docs
 
 release:
 	cargo build --locked --release
