@@ -47,8 +47,10 @@ fn every_playbook_is_free_of_problems() {
     for (playbook, inventory) in [("lab.yml", None), ("soc-lab.yml", None), ("prod.yml", None), ("waf.yml", Some("inventory/prod"))] {
         let project = load(playbook, inventory);
         let options = RunOptions { offline: true, ..RunOptions::default() };
-        let problems: Vec<Diagnostic> =
-            soc_provision::resolve::check(&project, &project.warnings, &options).into_iter().filter(|problem| problem.level == Level::Error).collect();
+        let problems: Vec<Diagnostic> = soc_provision::resolve::check(&project, &project.warnings, &options)
+            .into_iter()
+            .filter(|problem| problem.level == Level::Error)
+            .collect();
         assert!(problems.is_empty(), "{playbook}:\n{}", told(&problems));
     }
 }
