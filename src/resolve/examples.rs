@@ -34,7 +34,7 @@ pub const EXAMPLES: &[Example] = &[
     example("join", "join servers \", \"", "\"ntp1, ntp2\""),
     example("to_json", "to_json ports", "\"{\\\"syslog\\\":514}\""),
     example("to_nice_json", "to_nice_json servers", "\"[\\n  \\\"ntp1\\\",\\n  \\\"ntp2\\\"\\n]\""),
-    example("to_yaml", "to_yaml ports", "\"syslog: 514\\n\""),
+    example("to_yaml", "to_yaml ports", "\"syslog: 514\""),
     example("indent", "indent \"a\\nb\" 2", "\"a\\n  b\""),
     example("quote", "quote \"it's\"", "\"'it'\\\\''s'\""),
     example("upper", "upper env", "\"PROD\""),
