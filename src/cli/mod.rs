@@ -1,5 +1,7 @@
 //! Command line: clap structs only, no logic. Flags are Ansible's where one exists.
 
+pub mod backup;
+pub mod capture;
 pub mod docs;
 pub mod drift;
 pub mod secrets;
@@ -38,6 +40,12 @@ pub enum Command {
     Verify(verify::VerifyArgs),
     /// Check the whole project offline, all errors at once
     Check(CheckArgs),
+    /// Save the volumes of stacks on their hosts, verified by digest
+    Backup(backup::BackupArgs),
+    /// Put volumes back from a backup; the old content stays until the stack is healthy
+    Restore(backup::RestoreArgs),
+    /// Take evidence of a host and its containers into an encrypted archive; contain and release containers
+    Capture(capture::CaptureArgs),
     /// Show the inventory: hosts, groups, variables
     Inventory(InventoryArgs),
     /// Show facts of hosts

@@ -16,6 +16,10 @@ pub(super) fn load(pattern: &str, inventory: &InventoryOptions) -> Result<Loaded
     if inventory.inventory.is_empty() {
         inventory.inventory.extend(only_inventory());
     }
+    if inventory.inventory.is_empty() && !std::path::Path::new("soc-provision.yml").exists() {
+        complain("error: which inventory? name one with `-i`, such as `-i prod` for `inventory/prod.yml`");
+        return Err(Exit::Usage);
+    }
     let quoted = serde_json::Value::from(pattern).to_string();
     let written = tempfile::Builder::new().prefix("adhoc-").suffix(".yml").tempfile().and_then(|mut file| {
         writeln!(file, "- hosts: {quoted}\n  tasks: []")?;

@@ -2,8 +2,10 @@
 
 mod adhoc;
 mod apply;
+mod backup;
 mod bootstrap;
 mod bug;
+mod capture;
 mod check;
 mod completions;
 mod docs;
@@ -54,6 +56,9 @@ fn dispatch(command: &Command) -> Exit {
         Command::Drift(arguments) => drift::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Backup(arguments) => backup::run(arguments),
+        Command::Restore(arguments) => backup::restore(arguments),
+        Command::Capture(arguments) => capture::run(arguments),
         Command::Inventory(arguments) => inventory::run(arguments),
         Command::Facts(arguments) => facts::run(arguments),
         Command::Exec(arguments) => facts::exec(arguments),

@@ -383,11 +383,21 @@ fn run_info(loaded: &Loaded, command: &str, hosts: &[String]) -> RunInfo {
         playbook: playbook.display().to_string(),
         project: loaded.project.digest(),
         revision: revision(&loaded.project.root),
-        who: who.unwrap_or_else(|_| "unknown".to_owned()),
+        who: who.unwrap_or_else(|_| user_by_number()),
         from: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         started: now.as_second(),
         hosts: hosts.to_vec(),
     }
+}
+
+/// Who runs this where the environment does not say (cron, containers): the account's name or number.
+fn user_by_number() -> String {
+    let number = rustix::process::getuid().as_raw().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut lines = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let name =
+        lines.find(|fields| fields.get(2) == Some(&number.as_str())).and_then(|fields| fields.first().map(|name| (*name).to_owned()));
+    name.unwrap_or(number)
 }
 
 /// The project's git revision, `-dirty` if files differ from it; none outside a repository.

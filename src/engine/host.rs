@@ -113,7 +113,8 @@ impl HostRun {
         self.job.events.emit(Some(&self.name), kind);
     }
 
-    pub(super) fn doing(&self, what: impl Into<String>) {
+    /// Says what the host is busy with.
+    pub fn doing(&self, what: impl Into<String>) {
         self.emit(EventKind::Doing { what: what.into() });
     }
 

@@ -8,12 +8,12 @@ use crate::diagnostic::{Failure, printable};
 use crate::engine::apply::{Walk, step_failure};
 use crate::engine::host::{HostRun, session_failure};
 use crate::engine::journal;
-use crate::event::{EventKind, Outcome, TaskReport};
+use crate::event::{EventKind, Outcome, RunInfo, TaskReport};
 use crate::resource::observe::Observations;
 use crate::resource::plan::Step;
 use crate::resource::{Question, Resource, ResourceId, interview};
 use crate::shell::Script;
-use crate::transport::{Frame, Output};
+use crate::transport::{Frame, Output, SessionError};
 
 /// How much of what an operation's script prints is kept, in bytes.
 const KEEP: usize = 16 << 20;
@@ -35,6 +35,18 @@ impl HostRun {
             Some(operation) => operation.run(self).await,
             None => Ok(()),
         }
+    }
+
+    /// Who runs this, from where, and when it began.
+    #[must_use]
+    pub fn run_info(&self) -> &RunInfo {
+        &self.job.info
+    }
+
+    /// Whether the user wants the run to end.
+    #[must_use]
+    pub fn interrupted(&self) -> bool {
+        self.job.interrupted()
     }
 
     /// The host's resources, in order, as the playbook declares them.
@@ -90,6 +102,24 @@ impl HostRun {
             self.changed = true;
         }
         Ok(())
+    }
+
+    /// Runs one step and gives what it printed; its exit status is the caller's business. A step
+    /// that survives is followed over lost connections.
+    ///
+    /// # Errors
+    /// The host is lost, or the deadline passes.
+    pub async fn step_output(&mut self, id: &ResourceId, step: &Step) -> Result<Output, Failure> {
+        self.doing(step.title.clone());
+        let key = &crate::secret::sha256(format!("{id} {}", step.title).as_bytes())[..12];
+        let mut before = Some(journal::before_step(&self.job.holder.run, id, &[]));
+        loop {
+            let frame = Frame { keep: KEEP, ..self.frame(step, before.take(), key, self.block, None) };
+            match self.session()?.run(frame).await {
+                Err(SessionError::Lost(why)) if step.survives && !self.job.interrupted() => self.reconnect(&why).await?,
+                outcome => return outcome.map_err(|error| session_failure(&step.title, &error)),
+            }
+        }
     }
 
     /// Reports a finished piece of work as a task and counts it in the recap.

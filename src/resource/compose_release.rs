@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::facts::Facts;
 use crate::resource::compose::compare::{Difference, Observed, compare, subnets};
+use crate::resource::compose::contained::Mark;
 use crate::resource::compose::container::Container;
 use crate::resource::compose::host::{self, HostState};
 use crate::resource::compose::render::Release;
@@ -42,6 +43,18 @@ pub struct AbsentStack {
 
 fn id_of(name: &str) -> ResourceId {
     ResourceId::new("compose_stack", name)
+}
+
+/// Why a stack with contained containers must stay as it is.
+fn held(contained: &[Mark], before: &str) -> Option<String> {
+    let first = contained.first()?;
+    let others = if contained.len() > 1 { format!(", and {} more", contained.len() - 1) } else { String::new() };
+    Some(format!(
+        "{}{others}: the stack stays as it is; release with `soc-provision capture HOST --container {} --release` before the stack `{}` {before}",
+        first.notice(),
+        first.name,
+        first.project
+    ))
 }
 
 /// The host's IPv4 routes; the same question for all stacks, so it is asked once.
@@ -99,9 +112,20 @@ impl Resource for ComposeRelease {
         }
         let networks = self.existing_networks(view, fresh)?;
         let (files, reloads, tampered) = self.file_changes(&release, &state, offset(view));
-        let observed = Observed { containers: &containers, images: &images, networks: &networks, reloads: &reloads, tampered: &tampered };
+        let observed = Observed {
+            containers: &containers,
+            images: &images,
+            networks: &networks,
+            reloads: &reloads,
+            tampered: &tampered,
+            contained: &state.contained,
+        };
         let difference = compare(stack, &release, &observed);
-        Ok(self.decide(&release, &state, files, difference))
+        let plan = self.decide(&release, &state, files, difference);
+        if let (Some(reason), false) = (held(&state.contained, "changes"), plan.changes.is_empty()) {
+            return Err(Undecided::Refused(reason));
+        }
+        Ok(state.contained.iter().fold(plan, |plan, mark| plan.note(format!("{}; it is left alone", mark.notice()))))
     }
 
     fn checks(&self) -> Vec<Check> {
@@ -392,6 +416,9 @@ impl Resource for AbsentStack {
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
         let state = host::parse(&view.raw(&host::question(&self.name))?.stdout).map_err(Undecided::Unknown)?;
+        if let Some(reason) = held(&state.contained, "is taken down") {
+            return Err(Undecided::Refused(reason));
+        }
         let mut plan = Plan::in_sync();
         if let Some(current) = &state.current {
             plan = plan.change(Change::remove("release", current.clone()));

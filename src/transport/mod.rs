@@ -6,6 +6,7 @@ mod capture;
 mod connection;
 mod connector;
 mod dial;
+mod download;
 mod frame;
 mod hop;
 mod host_keys;
@@ -131,6 +132,7 @@ pub enum SessionError {
 }
 
 pub use connector::{Connector, Controller};
+pub use download::{Download, DownloadError, Received, Sink};
 pub use host_keys::fingerprint_of_line;
 pub use keys::Ask;
 pub use session::{PendingReply, Session};

@@ -239,6 +239,11 @@ impl Session {
         pump::over(&mut self.shared.closed.subscribe()).await;
     }
 
+    /// Becomes true once the session is over.
+    pub(super) fn closing(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.shared.closed.subscribe()
+    }
+
     /// Frames that have not started are skipped from now on; the one under way goes on. Frames
     /// that are `unstoppable` still run.
     pub async fn stop(&self) {

@@ -15,7 +15,7 @@ const DOCKER: &str = r#"#!/bin/sh
 # Stands for docker: volumes are directories, containers one line each in a file.
 echo "$*" >>"$SITE/calls"
 case "$1 $2" in
-  "volume inspect") [ -d "$SITE/volumes/$5/_data" ] || exit 1; echo "$SITE/volumes/$5/_data" ;;
+  "volume inspect") [ -d "$SITE/volumes/$5/_data" ] || exit 1; echo "local|||$SITE/volumes/$5/_data" ;;
   "ps -q" | "ps -aq") echo c1 ;;
   "inspect -f") case $3 in *Health*) echo "running $(cat "$SITE/health")" ;; *) echo running ;; esac ;;
   *) : ;;
@@ -25,12 +25,12 @@ esac
 impl Site {
     fn new() -> Self {
         let site = Self { dir: tempfile::tempdir().unwrap() };
-        for directory in ["bin", "conf", "volumes/data/_data/deep", "backups", "stacks/demo/files", "stacks/demo/secrets"] {
+        for directory in ["bin", "conf", "contained", "volumes/data/_data/deep", "backups", "stacks/demo/files", "stacks/demo/secrets"] {
             fs::create_dir_all(site.path(directory)).unwrap();
         }
         site.write("bin/docker", DOCKER);
         fs::set_permissions(site.path("bin/docker"), fs::Permissions::from_mode(0o755)).unwrap();
-        site.write("conf/settings", &format!("dir='{}'\nwait_seconds=3\n", site.path("backups").display()));
+        site.write("conf/settings", &format!("dir='{}'\nwait_seconds=5\n", site.path("backups").display()));
         site.write("conf/plan", "# stack\tvolume\tmethod\tcontainers\tdays\ndemo\tdata\tpause\tc1\t30\nbare\t-\tlive\t-\t7\n");
         site.write("health", "healthy");
         site.write("stacks/demo/files/app.conf", "x=1");
@@ -57,6 +57,8 @@ impl Site {
             .env("SITE", self.dir.path())
             .env("SOC_BACKUP_CONF", self.path("conf"))
             .env("SOC_STACKS", self.path("stacks"))
+            .env("SOC_BACKUP_STATE", self.path("state"))
+            .env("SOC_CONTAINED", self.path("contained"))
             .env("SOC_BACKUP_STAMP", stamp)
             .env("SOC_BACKUP_RECORD", self.path("record.json"))
             .output()
@@ -207,4 +209,49 @@ fn a_failed_backup_leaves_nothing_half_done_and_no_container_paused() {
         .filter(|name| name != ".lock")
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn one_volume_alone_is_partial_and_never_stands_for_the_stack() {
+    let site = Site::new();
+    fs::create_dir_all(site.path("volumes/more/_data")).unwrap();
+    site.write("volumes/more/_data/x", "kept");
+    site.write("conf/plan", "demo\tdata\tpause\tc1\t30\ndemo\tmore\tlive\t-\t30\n");
+    site.backup("20990101T000000Z");
+    let output = site.run("soc-backup", &["--volume", "more", "demo"], "20990102T000000Z");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!site.path("backups/20990102T000000Z/demo/data.tar.gz").exists());
+    let whole = String::from_utf8(site.run("soc-restore", &["demo"], "").stdout).unwrap();
+    assert!(whole.contains("from 20990101T000000Z: data more"), "{whole}");
+    let one = String::from_utf8(site.run("soc-restore", &["demo", "more"], "").stdout).unwrap();
+    assert!(one.contains("from 20990102T000000Z: more"), "{one}");
+    let before = String::from_utf8(site.run("soc-restore", &["demo", "more", "before:20990101T120000Z"], "").stdout).unwrap();
+    assert!(before.contains("from 20990101T000000Z: more"), "{before}");
+    let listed = String::from_utf8(site.run("soc-restore", &["--list", "demo"], "").stdout).unwrap();
+    assert!(listed.contains("20990102T000000Z\tdemo\tmore\t") && listed.contains("\tpartial\t"), "{listed}");
+    let unknown = site.run("soc-backup", &["--volume", "mroe", "demo"], "20990103T000000Z");
+    assert!(!unknown.status.success() && stderr(&unknown).contains("demo/more"), "{}", stderr(&unknown));
+    assert!(site.read("state/last-backup.json").contains("\"ok\":false"), "a failed backup is on record");
+}
+
+#[test]
+fn a_restore_that_was_killed_is_undone_by_the_next() {
+    let site = Site::new();
+    let stamp = now();
+    site.backup(&stamp);
+    // As a power cut leaves it: swapped, and not found healthy yet.
+    site.write("volumes/data/_data/one", "half restored");
+    fs::create_dir_all(site.path("volumes/data/_data.before")).unwrap();
+    site.write("volumes/data/_data.before/one", "living");
+    site.write("backups/.restoring-demo", "volume data\ncontainer c1\n");
+    site.write("contained/none", "project other\n");
+    let refused = site.run("soc-restore", &["demo", "-", "20010101T000000Z"], "");
+    assert!(!refused.status.success() && stderr(&refused).contains("is back"), "{}", stderr(&refused));
+    assert_eq!(site.read("volumes/data/_data/one"), "living");
+    assert!(site.read("calls").contains("start c1"));
+    site.write("contained/abc", "name demo-app\nproject demo\nwho ann\nreason case 7\n");
+    site.write("calls", "");
+    let contained = site.run("soc-restore", &["demo"], "");
+    assert!(!contained.status.success() && stderr(&contained).contains("demo-app was contained by ann (case 7)"), "{}", stderr(&contained));
+    assert!(!site.read("calls").contains("stop"));
 }

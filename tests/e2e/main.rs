@@ -6,5 +6,6 @@
 mod apply;
 mod guard;
 mod harness;
+mod keep;
 mod soc;
 mod soc_prod;

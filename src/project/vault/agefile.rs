@@ -71,6 +71,11 @@ impl Recipients {
         self.keys.contains_key(key)
     }
 
+    /// The keys, for age.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &dyn age::Recipient> {
+        self.keys.values().map(|key| &*key.key as &dyn age::Recipient)
+    }
+
     /// Identifies the set of keys, whatever their order and comments: SHA-256, hex.
     #[must_use]
     pub fn digest(&self) -> String {
@@ -86,8 +91,7 @@ impl Recipients {
         if self.is_empty() {
             return Err(fail("names no recipient".to_owned()));
         }
-        let encryptor = age::Encryptor::with_recipients(self.keys.values().map(|key| &*key.key as &dyn age::Recipient))
-            .map_err(|error| fail(format!("cannot be used: {error}")))?;
+        let encryptor = age::Encryptor::with_recipients(self.keys()).map_err(|error| fail(format!("cannot be used: {error}")))?;
         let write = || -> std::io::Result<Vec<u8>> {
             let armor = age::armor::ArmoredWriter::wrap_output(Vec::new(), age::armor::Format::AsciiArmor)?;
             let mut writer = encryptor.wrap_output(armor)?;

@@ -15,6 +15,7 @@ mod identity;
 mod index;
 mod map;
 mod opener;
+mod stream;
 mod unlock;
 mod write;
 
@@ -31,6 +32,7 @@ pub use agefile::{Recipients, Stanza, stanzas};
 pub use error::VaultError;
 pub use identity::{Ask, IDENTITY_VAR, Identities, IdentitySources, Keyring, configured_identity, generate};
 pub use opener::{Opener, OwnedRun, describe};
+pub use stream::{Sealing, Spool, open_file};
 pub use unlock::{Access, Run, Unlocked};
 pub use write::{InitKeys, RekeyDigests, write_atomically};
 

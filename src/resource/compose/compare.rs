@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use serde_json::Value;
 
+use super::contained::Mark;
 use super::container::Container;
 use super::render::{CONFIG, INPUTS, Release};
 use super::service::{Service, host_name, is_external};
@@ -48,6 +49,14 @@ pub struct Observed<'a> {
     pub reloads: &'a BTreeMap<String, String>,
     /// Services whose mounted files were changed on the host.
     pub tampered: &'a BTreeMap<String, String>,
+    /// Containers that were contained: they and their services are left alone.
+    pub contained: &'a [Mark],
+}
+
+impl Observed<'_> {
+    fn is_contained(&self, service: &str) -> bool {
+        self.contained.iter().any(|mark| mark.service == service)
+    }
 }
 
 impl Action {
@@ -66,7 +75,7 @@ pub fn compare(stack: &Stack, release: &Release, observed: &Observed<'_>) -> Dif
     let mut difference = Difference::default();
     let broken = networks(stack, observed, &mut difference);
     let mut replaced = BTreeSet::new();
-    for service in &stack.services {
+    for service in stack.services.iter().filter(|service| !observed.is_contained(&service.name)) {
         let mut changes = Vec::new();
         let action = one(stack, service, release, observed, &broken, &replaced, &mut changes);
         if matches!(action, Some(Action::Recreate(_) | Action::Roll(..))) {
@@ -255,7 +264,8 @@ pub fn subnets(declared: &Value) -> BTreeSet<String> {
 /// Containers of the project that no service declares, and others that hold a service's name.
 fn strangers(stack: &Stack, observed: &Observed<'_>, difference: &mut Difference) {
     let expected: BTreeSet<String> = stack.services.iter().map(|service| service.usual_name(&stack.name)).collect();
-    for container in observed.containers {
+    let left_alone = |container: &Container| observed.contained.iter().any(|mark| mark.id == container.id);
+    for container in observed.containers.iter().filter(|container| !left_alone(container)) {
         let ours = container.project() == stack.name;
         let declared = stack.services.iter().any(|service| service.name == container.service());
         if ours && !declared && !container.is_one_off() {

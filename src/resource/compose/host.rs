@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::contained::Mark;
 use super::stack::ROOT;
 use crate::resource::observe::Question;
 use crate::shell::Script;
@@ -29,6 +30,8 @@ pub struct HostState {
     pub jobs: BTreeMap<String, String>,
     /// Migrations that were done.
     pub migrations: BTreeSet<String>,
+    /// Containers that somebody contained and nobody may touch.
+    pub contained: Vec<Mark>,
 }
 
 /// A release that must not come back by itself (DESIGN 8.19).
@@ -63,9 +66,10 @@ find files live secrets ! -type d -printf 'F %m %U %G %p\n' 2>/dev/null
 find files ${c:+"$c/compose.yml"} -type f -exec sha256sum {} + 2>/dev/null | while read -r s p; do printf 'D %s %s\n' "$s" "$p"; done
 [ -f secrets/.sums ] && sha256sum -c secrets/.sums 2>/dev/null | while IFS= read -r l; do [ "${l%: OK}" != "$l" ] && printf 'D ok %s\n' "${l%: OK}"; done
 [ -n "$c" ] && [ -f "$c/live" ] && while read -r to from; do cmp -s "$to" "$from" && printf 'L %s %s\n' "$to" "$from"; done <"$c/live"
+for m in /var/lib/soc-provision/contained/*; do [ -f "$m" ] && grep -qx {} "$m" && { echo X; while IFS= read -r l; do printf 'x %s\n' "$l"; done <"$m"; }; done
 exit 0
 "#,
-        &["{}"],
+        &["{}", &format!("project {stack}")],
     );
     Question::Raw { key: format!("compose_stack/{stack}"), script }
 }
@@ -115,6 +119,12 @@ pub fn parse(output: &str) -> Result<HostState, String> {
                     digest.clone_into(&mut state.files.entry(path.to_owned()).or_default().digest);
                 }
             }
+            "X" => state.contained.push(Mark::default()),
+            "x" => {
+                if let Some(mark) = state.contained.last_mut() {
+                    mark.take(rest);
+                }
+            }
             "L" => {
                 state.live.insert(word().to_owned(), word().to_owned());
             }
@@ -130,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_directory_is_read_and_garbage_refused() {
-        let state = parse("E\nC 1a\npin 2b 1700000000 ann@laptop by hand\nfailed 3c 5\nR releases/1a\nJ jobs/admin d1\nJ migrations/m1 x\nF 644 0 0 files/aa/web.conf\nD abcd files/aa/web.conf\nF 400 1000 1000 secrets/bb/db\nD ok secrets/bb/db\nD ffff releases/1a/compose.yml\nL live/web/x files/aa/x").unwrap();
+        let state = parse("E\nC 1a\npin 2b 1700000000 ann@laptop by hand\nfailed 3c 5\nR releases/1a\nJ jobs/admin d1\nJ migrations/m1 x\nF 644 0 0 files/aa/web.conf\nD abcd files/aa/web.conf\nF 400 1000 1000 secrets/bb/db\nD ok secrets/bb/db\nD ffff releases/1a/compose.yml\nL live/web/x files/aa/x\nX\nx name app\nx who ann").unwrap();
+        assert_eq!((state.contained.len(), state.contained[0].name.as_str(), state.contained[0].who.as_str()), (1, "app", "ann"));
         assert_eq!(state.current.as_deref(), Some("1a"));
         assert_eq!(state.pin, Some(Pin { release: "2b".into(), when: 1_700_000_000, who: "ann@laptop by hand".into() }));
         assert_eq!(state.files["files/aa/web.conf"], FileState { mode: 0o644, uid: 0, gid: 0, digest: "abcd".into() });

@@ -5,6 +5,16 @@ now() { date +%s; }
 # Docker under userns-remap maps a container's uid 0 to this uid of the host.
 offset() { docker info -f '{{.DockerRootDir}}' 2>/dev/null | sed -n 's|.*/\([0-9][0-9]*\)\.[0-9][0-9]*$|\1|p'; }
 
+# A container of the stack that somebody contained (`capture --contain`): nothing may touch it until it is released.
+refuse_contained() {
+  for m in /var/lib/soc-provision/contained/*; do
+    [ -f "$m" ] && grep -qx "project $stack" "$m" || continue
+    say "container $(sed -n 's/^name //p' "$m") was contained by $(sed -n 's/^who //p' "$m") at $(date -u -d "@$(sed -n 's/^when //p' "$m")" +%Y-%m-%dT%H:%M:%SZ) ($(sed -n 's/^reason //p' "$m")): nothing was touched; release it first with \`capture HOST --container $(sed -n 's/^name //p' "$m") --release\`"
+    exit 1
+  done
+  return 0
+}
+
 # put PATH MODE UID GID [SHA256]: stdin becomes the file, whole or not at all, with its owner from the start.
 put() {
   mkdir -p "${1%/*}" || return 1

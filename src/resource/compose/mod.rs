@@ -3,6 +3,7 @@
 //! and the shell that brings a release up. Nothing here is a resource; `compose_release.rs` is.
 
 pub mod compare;
+pub mod contained;
 pub mod container;
 pub mod harden;
 pub mod host;

@@ -20,6 +20,7 @@ pub fn apply(stack: &Stack, release: &Release, difference: &Difference, state: &
     let mut steps = lay_down(stack, release, state);
     let old = state.current.as_deref().unwrap_or_default();
     let script = header(&stack.name, stack.wait, &stack.pull, &release.id, old)
+        .then("refuse_contained\n", &[])
         .then("[ \"$(current)\" = \"$old\" ] || { say \"the current release is $(current), not ${old:-none}\"; exit 97; }\n", &[])
         .then("compose \"$new\" config -q || exit 95\n", &[])
         .append(body(stack, difference))
@@ -39,7 +40,7 @@ pub fn apply(stack: &Stack, release: &Release, difference: &Difference, state: &
 #[must_use]
 pub fn remove(stack: &str, wipe_data: bool) -> Vec<Step> {
     let volumes = if wipe_data { "--volumes" } else { "" };
-    let script = header(stack, 60, "never", "", "").then("v={}\n", &[volumes]).then(
+    let script = header(stack, 60, "never", "", "").then("v={}\nrefuse_contained\n", &[volumes]).then(
         "if c=$(current) && [ -f \"$dir/releases/$c/compose.yml\" ]; then compose \"$c\" down --remove-orphans $v || exit 1\n\
              else docker compose -p \"$stack\" down --remove-orphans $v </dev/null || exit 1; fi\n\
              rm -rf \"$dir\"\n",
@@ -55,7 +56,8 @@ pub fn rollback(stack: &str, to: Option<&str>, who: &str) -> Vec<Step> {
     let script = header(stack, 300, "never", "", "")
         .then("to={} who={}\n", &[to.unwrap_or_default(), who])
         .then(
-            r#"old=$(current) || { say "no release of $stack is current"; exit 1; }
+            r#"refuse_contained
+old=$(current) || { say "no release of $stack is current"; exit 1; }
 [ -n "$to" ] || to=$(tac "$dir/history" | awk -v c="$old" '$2 != c { print $2; exit }')
 [ -n "$to" ] || { say "there is no release before $old"; exit 1; }
 [ "$to" != "$old" ] || { say "release $to is current already"; exit 1; }
