@@ -25,6 +25,8 @@ const COMPLAINTS: usize = 8 << 10;
 const TRAILER: usize = 96;
 /// How long the shell may take to open.
 const OPENING: Duration = Duration::from_secs(60);
+/// How long killing what runs may take.
+const KILLING: Duration = Duration::from_secs(15);
 
 /// A shell on a host whose output is taken byte for byte.
 pub struct Download {
@@ -109,9 +111,18 @@ impl Download {
             Err(error) => Err(error),
         };
         if matches!(outcome, Err(DownloadError::Idle(_) | DownloadError::TooLong(_) | DownloadError::Sink(_))) {
-            pump::kill(&self.access, &self.info).await;
+            self.kill().await;
         }
         outcome
+    }
+
+    /// Kills what runs. What it still sends must be read meanwhile: an unread channel stops every
+    /// other one of its connection, the one that kills too.
+    async fn kill(&mut self) {
+        let reader = &mut self.opened.shell.reader;
+        let drain = async { while reader.next().await.is_some() {} };
+        let both = async { tokio::join!(pump::kill(&self.access, &self.info), drain) };
+        let _ = tokio::time::timeout(KILLING, both).await;
     }
 
     /// Ends the shell.

@@ -30,17 +30,21 @@ const STACK: &str = r#"- hosts: h1
 struct Site {
     lab: Lab,
     project: Project,
+    /// Holds the identity, which is no part of a project.
+    keys: tempfile::TempDir,
 }
 
 impl Site {
     fn new() -> Option<Self> {
         let lab = Lab::containers(1, &["--docker"])?;
         let project = Project::new(&[("playbooks/prod.yml", STACK)]);
-        let site = Self { lab, project };
+        let site = Self { lab, project, keys: tempfile::tempdir().unwrap() };
         let inventory = std::fs::read_to_string(site.lab.inventory().with_file_name("inventory-direct.yml")).unwrap();
         site.project.write("inventory/prod.yml", &inventory);
         site.project.write("inventory/known_hosts", &std::fs::read_to_string(site.lab.inventory().with_file_name("known_hosts")).unwrap());
-        site.soc(&["secrets", "keygen"]).ok();
+        let identity = site.keys.path().join("identity");
+        site.soc(&["secrets", "keygen", "-o", identity.to_str().unwrap()]).ok();
+        site.project.write("soc-provision.yml", &format!("identity: {}\n", identity.display()));
         site.soc(&["secrets", "init"]).ok();
         site.soc(&["apply", "prod.yml"]).ok();
         Some(site)
@@ -82,9 +86,16 @@ const FILL: &str = "cd /var/lib/docker/volumes/notes_data/_data && head -c 30000
      echo other >/var/lib/docker/volumes/notes_more/_data/x";
 const WIPE: &str = "rm -rf /var/lib/docker/volumes/notes_data/_data/* /var/lib/docker/volumes/notes_more/_data/*; echo intruder >/var/lib/docker/volumes/notes_data/_data/new";
 
+/// One lab for all: each part leaves the stack healthy and as declared.
 #[test]
-fn backup_wipe_restore_and_what_is_refused() {
+fn backup_and_restore_evidence_and_containment_and_the_runbooks() {
     let Some(site) = Site::new() else { return };
+    backup_wipe_restore_and_what_is_refused(&site);
+    evidence_of_a_running_and_of_a_contained_container(&site);
+    every_command_of_the_runbooks_works(&site);
+}
+
+fn backup_wipe_restore_and_what_is_refused(site: &Site) {
     site.sh(FILL);
     let before = site.content();
     let saved = site.soc(&["backup", "prod.yml", "--stack", "notes"]).ok();
@@ -146,9 +157,7 @@ fn manifest(site: &Site, archive: &str, to: &str) -> Value {
     serde_json::from_slice(&std::fs::read(site.dir().join(to).join("manifest.json")).unwrap()).unwrap()
 }
 
-#[test]
-fn evidence_of_a_running_and_of_a_contained_container() {
-    let Some(site) = Site::new() else { return };
+fn evidence_of_a_running_and_of_a_contained_container(site: &Site) {
     site.sh("docker exec -d notes-web-1 sh -c 'echo dropped >/tmp/dropper; exec sleep 4321'; echo secret-in-volume >/var/lib/docker/volumes/notes_more/_data/x; sleep 2");
     let capture = |arguments: &[&str]| site.soc(&[&["capture", "h1", "-i", "prod"], arguments].concat());
     // Of a running one: everything is there, every digest holds, and the host is as it was.
@@ -158,7 +167,7 @@ fn evidence_of_a_running_and_of_a_contained_container() {
     let after = site.fingerprint();
     let changed: Vec<_> = after.lines().filter(|line| !before.lines().any(|other| other == *line)).collect();
     assert!(changed.is_empty(), "the capture changed the host: {changed:#?}");
-    let facts = manifest(&site, "running.age", "open");
+    let facts = manifest(site, "running.age", "open");
     assert_eq!((facts["complete"].as_bool(), facts["host"].as_str(), facts["reason"].as_str()), (Some(true), Some("h1"), Some("case 7")));
     assert!(!facts["signed_off"]["who"].as_str().unwrap().is_empty());
     let open = site.dir().join("open");
@@ -204,14 +213,19 @@ fn evidence_of_a_running_and_of_a_contained_container() {
         let run = capture(arguments);
         assert!(run.code == code && run.all().contains(words), "{arguments:?}: {} {}", run.code, run.all());
     }
+    contained(site);
+}
 
+/// Contained, left alone by everybody, released.
+fn contained(site: &Site) {
+    let capture = |arguments: &[&str]| site.soc(&[&["capture", "h1", "-i", "prod"], arguments].concat());
     // Contained: off its networks, running on, the rest as it was.
     let pid = site.sh("docker inspect -f '{{.State.Pid}}' notes-web-1");
     let contained = capture(&["--container", "notes-web-1", "--contain", "--reason", "case 7: it beacons", "-o", "contained.age"]).ok();
     assert!(contained.stdout.contains("contained: notes-web-1 is off notes_back, notes_front and runs on"), "{}", contained.stdout);
     assert_eq!(site.sh("docker inspect -f '{{.State.Pid}} {{len .NetworkSettings.Networks}}' notes-web-1"), format!("{pid} 0"));
     assert_eq!(site.sh("docker exec notes-web-1 wget -T 3 -qO- http://store:5432/ >/dev/null 2>&1; echo $?"), "1");
-    let facts = manifest(&site, "contained.age", "open2");
+    let facts = manifest(site, "contained.age", "open2");
     assert_eq!(facts["contained"][0]["networks"], serde_json::json!(["notes_back", "notes_front"]));
     let sockets = std::fs::read_to_string(site.dir().join("open2/containers/notes-web-1/sockets.txt")).unwrap();
     assert!(sockets.contains("eth0"), "its sockets were recorded before: {sockets}");
@@ -243,9 +257,7 @@ fn commands(page: &str) -> Vec<String> {
     text.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| line.trim().to_owned()).collect()
 }
 
-#[test]
-fn every_command_of_the_runbooks_works() {
-    let Some(site) = Site::new() else { return };
+fn every_command_of_the_runbooks_works(site: &Site) {
     std::os::unix::fs::symlink(root().join("roles"), site.dir().join("roles")).unwrap();
     site.project.write(
         "playbooks/prod.yml",

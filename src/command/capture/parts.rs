@@ -79,168 +79,123 @@ fn network(name: &str, endpoint: &Value, id: &str) -> crate::resource::compose::
     }
 }
 
-/// Memory of the host, then its disk.
+/// A part of the host: its name, what it is, and the code that prints it, in which `{}` stands for
+/// how far to look back.
+type Line = (&'static str, &'static str, &'static str);
+
+/// What is gone with the next reboot, or sooner.
+const MEMORY: &[Line] = &[
+    (
+        "time.txt",
+        "the host's clock, uptime and boot",
+        "date -u +%Y-%m-%dT%H:%M:%S.%NZ; cat /proc/uptime /proc/loadavg /proc/sys/kernel/random/boot_id; uname -a; cat /proc/cmdline",
+    ),
+    (
+        "sockets.txt",
+        "sockets with their processes",
+        "command -v ss >/dev/null || { echo 'no ss on this host: see net.txt and fds.txt' >&2; exit 127; }; ss -tunapoe; ss -xap",
+    ),
+    (
+        "net.txt",
+        "the kernel's tables of sockets, neighbours and routes",
+        "cd /proc/net && for f in tcp tcp6 udp udp6 raw raw6 unix packet arp route ipv6_route dev; do [ -r $f ] && { echo \"## $f\"; cat $f; }; done; :",
+    ),
+    (
+        "processes.txt",
+        "processes",
+        "if command -v ps >/dev/null; then ps -ewwo pid,ppid,pgid,user:32,lstart,stat,args; else grep -as . /proc/[0-9]*/cmdline | tr '\\0' ' '; fi",
+    ),
+    ("commands.bin", "command lines, exactly", "grep -as . /proc/[0-9]*/cmdline; :"),
+    (
+        "programs.txt",
+        "programs and working directories of processes",
+        "ls -ld /proc/[0-9]*/exe /proc/[0-9]*/cwd /proc/[0-9]*/root 2>/dev/null; :",
+    ),
+    ("fds.txt", "open files of processes", "ls -l /proc/[0-9]*/fd 2>/dev/null; :"),
+    ("cgroups.txt", "which process belongs to which container", "grep -s . /proc/[0-9]*/cgroup; :"),
+    (
+        "network.txt",
+        "addresses, routes, neighbours",
+        "command -v ip >/dev/null || exit 0; ip addr; ip rule; ip route show table all; ip neigh",
+    ),
+    (
+        "firewall.txt",
+        "loaded rules",
+        "command -v nft >/dev/null && nft list ruleset; command -v iptables-save >/dev/null && iptables-save; :",
+    ),
+    (
+        "logins.txt",
+        "who is and was logged in",
+        "command -v who >/dev/null && who -a; command -v last >/dev/null && last -Faiwn 1000; command -v lastb >/dev/null && lastb -Faiwn 1000; :",
+    ),
+    ("modules.txt", "kernel modules and mounts", "cat /proc/modules /proc/1/mountinfo; :"),
+    ("kernel.txt", "the kernel's messages", "dmesg 2>/dev/null; :"),
+    ("docker/ps.json", "containers", "command -v docker >/dev/null || exit 0; docker ps -a --no-trunc --format '{{json .}}'"),
+    (
+        "docker/events.json",
+        "what happened to containers",
+        "command -v docker >/dev/null || exit 0; docker events --since {} --until \"$(date +%s)\" --format '{{json .}}'",
+    ),
+];
+
+/// What stays.
+const DISK: &[Line] = &[
+    (
+        "docker/info.json",
+        "the Docker engine",
+        "command -v docker >/dev/null || exit 0; docker info --format '{{json .}}'; docker version --format '{{json .}}'; cat /etc/docker/daemon.json 2>/dev/null; :",
+    ),
+    (
+        "docker/networks.json",
+        "networks",
+        "command -v docker >/dev/null || exit 0; docker network ls -q --no-trunc | xargs -r docker network inspect",
+    ),
+    ("docker/volumes.json", "volumes", "command -v docker >/dev/null || exit 0; docker volume ls -q | xargs -r docker volume inspect"),
+    ("docker/images.json", "images", "command -v docker >/dev/null || exit 0; docker images -a --no-trunc --digests --format '{{json .}}'"),
+    (
+        "journal.txt",
+        "the system's journal",
+        "command -v journalctl >/dev/null || exit 0; journalctl --no-pager --utc -o short-iso-precise --since -{}",
+    ),
+    (
+        "logs.tar",
+        "logs outside of the journal",
+        "cd /var/log && tar --warning=no-file-changed --atime-preserve=system --ignore-failed-read --exclude=./journal -cf - $(ls -d ./auth.log* ./syslog* ./audit ./sudo.log* ./wtmp* ./btmp* 2>/dev/null) /dev/null 2>/dev/null; :",
+    ),
+    (
+        "accounts.txt",
+        "users, groups, who may become root",
+        "cat /etc/passwd /etc/group; cat /etc/sudoers /etc/sudoers.d/* 2>/dev/null; cut -d: -f1,3- /etc/shadow",
+    ),
+    (
+        "authorized_keys.txt",
+        "keys that let somebody in",
+        "cut -d: -f6 /etc/passwd | sort -u | while IFS= read -r h; do for f in \"$h\"/.ssh/authorized_keys \"$h\"/.ssh/authorized_keys2; do [ -r \"$f\" ] && { echo \"## $f\"; cat \"$f\"; }; done; done; :",
+    ),
+    (
+        "schedules.txt",
+        "timers, cron and units",
+        "command -v systemctl >/dev/null && { systemctl list-timers --all --no-pager; systemctl list-units --all --no-pager; }; for f in /etc/crontab /etc/cron.*/* /var/spool/cron/crontabs/*; do [ -f \"$f\" ] && { echo \"## $f\"; cat \"$f\"; }; done; :",
+    ),
+    ("etc.txt", "digests of /etc and of programs", "find /etc /usr/local -xdev -type f -print0 | xargs -0 -r sha256sum 2>/dev/null; :"),
+    ("packages.txt", "packages", "command -v dpkg-query >/dev/null && dpkg-query -W; :"),
+    (
+        "soc-provision.tar",
+        "what soc-provision noted on the host, without secrets",
+        "cd /var/lib/soc-provision 2>/dev/null || exit 0; tar --atime-preserve=system --exclude=secrets --exclude=reserve --exclude='stacks/*/files' -cf - .",
+    ),
+];
+
+/// The host itself.
 pub(super) fn host(since: &str) -> Vec<Part> {
-    let part = |name: &str, what, volatile, script| Part { name: format!("host/{name}"), what, script, volatile, needed: false };
-    let sh = |code| Script::sh(code, &[]);
-    vec![
-        part(
-            "time.txt",
-            "the host's clock, uptime and boot",
-            true,
-            sh(
-                "date -u +%Y-%m-%dT%H:%M:%S.%NZ; cat /proc/uptime /proc/loadavg /proc/sys/kernel/random/boot_id; uname -a; cat /proc/cmdline",
-            ),
-        ),
-        part(
-            "sockets.txt",
-            "sockets with their processes",
-            true,
-            sh("command -v ss >/dev/null || { echo 'no ss on this host: see net.txt and fds.txt' >&2; exit 127; }; ss -tunapoe; ss -xap"),
-        ),
-        part(
-            "net.txt",
-            "the kernel's tables of sockets, neighbours and routes",
-            true,
-            sh(
-                "cd /proc/net && for f in tcp tcp6 udp udp6 raw raw6 unix packet arp route ipv6_route dev; do [ -r $f ] && { echo \"## $f\"; cat $f; }; done; :",
-            ),
-        ),
-        part(
-            "processes.txt",
-            "processes",
-            true,
-            sh(
-                "if command -v ps >/dev/null; then ps -ewwo pid,ppid,pgid,user:32,lstart,stat,args; else grep -as . /proc/[0-9]*/cmdline | tr '\\0' ' '; fi",
-            ),
-        ),
-        part("commands.bin", "command lines, exactly", true, sh("grep -as . /proc/[0-9]*/cmdline; :")),
-        part(
-            "programs.txt",
-            "programs and working directories of processes",
-            true,
-            sh("ls -ld /proc/[0-9]*/exe /proc/[0-9]*/cwd /proc/[0-9]*/root 2>/dev/null; :"),
-        ),
-        part("fds.txt", "open files of processes", true, sh("ls -l /proc/[0-9]*/fd 2>/dev/null; :")),
-        part("cgroups.txt", "which process belongs to which container", true, sh("grep -s . /proc/[0-9]*/cgroup; :")),
-        part(
-            "network.txt",
-            "addresses, routes, neighbours",
-            true,
-            sh("command -v ip >/dev/null || exit 0; ip addr; ip rule; ip route show table all; ip neigh"),
-        ),
-        part(
-            "firewall.txt",
-            "loaded rules",
-            true,
-            sh("command -v nft >/dev/null && nft list ruleset; command -v iptables-save >/dev/null && iptables-save; :"),
-        ),
-        part(
-            "logins.txt",
-            "who is and was logged in",
-            true,
-            sh(
-                "command -v who >/dev/null && who -a; command -v last >/dev/null && last -Faiwn 1000; command -v lastb >/dev/null && lastb -Faiwn 1000; :",
-            ),
-        ),
-        part("modules.txt", "kernel modules and mounts", true, sh("cat /proc/modules /proc/1/mountinfo; :")),
-        part("kernel.txt", "the kernel's messages", true, sh("dmesg 2>/dev/null; :")),
-        part(
-            "docker/ps.json",
-            "containers",
-            true,
-            sh("command -v docker >/dev/null || exit 0; docker ps -a --no-trunc --format '{{json .}}'"),
-        ),
-        part(
-            "docker/events.json",
-            "what happened to containers",
-            true,
-            Script::sh(
-                "command -v docker >/dev/null || exit 0; docker events --since {} --until \"$(date +%s)\" --format '{{json .}}'",
-                &[since],
-            ),
-        ),
-        part(
-            "docker/info.json",
-            "the Docker engine",
-            false,
-            sh(
-                "command -v docker >/dev/null || exit 0; docker info --format '{{json .}}'; docker version --format '{{json .}}'; cat /etc/docker/daemon.json 2>/dev/null; :",
-            ),
-        ),
-        part(
-            "docker/networks.json",
-            "networks",
-            false,
-            sh("command -v docker >/dev/null || exit 0; docker network ls -q --no-trunc | xargs -r docker network inspect"),
-        ),
-        part(
-            "docker/volumes.json",
-            "volumes",
-            false,
-            sh("command -v docker >/dev/null || exit 0; docker volume ls -q | xargs -r docker volume inspect"),
-        ),
-        part(
-            "docker/images.json",
-            "images",
-            false,
-            sh("command -v docker >/dev/null || exit 0; docker images -a --no-trunc --digests --format '{{json .}}'"),
-        ),
-        part(
-            "journal.txt",
-            "the system's journal",
-            false,
-            Script::sh(
-                "command -v journalctl >/dev/null || exit 0; journalctl --no-pager --utc -o short-iso-precise --since {}",
-                &[&format!("-{since}")],
-            ),
-        ),
-        part(
-            "logs.tar",
-            "logs outside of the journal",
-            false,
-            sh(
-                "cd /var/log && tar --warning=no-file-changed --atime-preserve=system --ignore-failed-read --exclude=./journal -cf - $(ls -d ./auth.log* ./syslog* ./audit ./sudo.log* ./wtmp* ./btmp* 2>/dev/null) /dev/null 2>/dev/null; :",
-            ),
-        ),
-        part(
-            "accounts.txt",
-            "users, groups, who may become root",
-            false,
-            sh("cat /etc/passwd /etc/group; cat /etc/sudoers /etc/sudoers.d/* 2>/dev/null; cut -d: -f1,3- /etc/shadow"),
-        ),
-        part(
-            "authorized_keys.txt",
-            "keys that let somebody in",
-            false,
-            sh(
-                "cut -d: -f6 /etc/passwd | sort -u | while IFS= read -r h; do for f in \"$h\"/.ssh/authorized_keys \"$h\"/.ssh/authorized_keys2; do [ -r \"$f\" ] && { echo \"## $f\"; cat \"$f\"; }; done; done; :",
-            ),
-        ),
-        part(
-            "schedules.txt",
-            "timers, cron and units",
-            false,
-            sh(
-                "command -v systemctl >/dev/null && { systemctl list-timers --all --no-pager; systemctl list-units --all --no-pager; }; for f in /etc/crontab /etc/cron.*/* /var/spool/cron/crontabs/*; do [ -f \"$f\" ] && { echo \"## $f\"; cat \"$f\"; }; done; :",
-            ),
-        ),
-        part(
-            "etc.txt",
-            "digests of /etc and of programs",
-            false,
-            sh("find /etc /usr/local -xdev -type f -print0 | xargs -0 -r sha256sum 2>/dev/null; :"),
-        ),
-        part("packages.txt", "packages", false, sh("command -v dpkg-query >/dev/null && dpkg-query -W; :")),
-        part(
-            "soc-provision.tar",
-            "what soc-provision noted on the host, without secrets",
-            false,
-            sh(
-                "cd /var/lib/soc-provision 2>/dev/null || exit 0; tar --atime-preserve=system --exclude=secrets --exclude=reserve --exclude='stacks/*/files' -cf - .",
-            ),
-        ),
-    ]
+    let part = |line: &Line, volatile| Part {
+        name: format!("host/{}", line.0),
+        what: line.1,
+        script: if line.2.contains("{}") { Script::sh(line.2, &[since]) } else { Script::sh(line.2, &[]) },
+        volatile,
+        needed: false,
+    };
+    MEMORY.iter().map(|line| part(line, true)).chain(DISK.iter().map(|line| part(line, false))).collect()
 }
 
 /// One container.

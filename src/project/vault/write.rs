@@ -40,7 +40,7 @@ impl Staged {
     fn commit(self) -> Result<(), VaultError> {
         let destination = self.destination;
         self.temporary.persist(&destination).map_err(|error| VaultError::io("write", &destination, &error.error))?;
-        let dir = destination.parent().unwrap_or(Path::new("."));
+        let dir = destination.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| VaultError::io("sync", dir, &error))
     }
 }
