@@ -4,6 +4,8 @@
 //! transport asks the [`Vault`] to fill the holes, while it writes a script to a shell's stdin.
 //! Plans, events, logs and reports therefore cannot leak what they never held.
 
+pub mod certificate;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -19,6 +21,8 @@ pub const MIN_SECRET_LEN: usize = 6;
 const OPEN: char = '\u{F8F0}';
 /// Closes a hole in rendered text.
 const CLOSE: char = '\u{F8F1}';
+/// Parts the name of something that is made of a stored secret; no name that a user writes has it.
+const MADE_OF: char = '\u{1F}';
 
 /// The name of a secret, such as `db_password` or `waf/admin`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -37,6 +41,22 @@ impl SecretName {
         Ok(Self(name.to_owned()))
     }
 
+    /// The name of something that is made of this secret on the controller whenever a host needs
+    /// it, and is stored nowhere: `label` for people, `recipe` for whoever makes it.
+    #[must_use]
+    pub fn made(&self, label: &str, recipe: &str) -> Self {
+        Self(format!("{}{MADE_OF}{label}{MADE_OF}{recipe}", self.0))
+    }
+
+    /// The stored secret, and the recipe if this name is of something made of it.
+    #[must_use]
+    pub fn origin(&self) -> (Self, Option<&str>) {
+        match self.0.split_once(MADE_OF) {
+            Some((stored, rest)) => (Self(stored.to_owned()), rest.split_once(MADE_OF).map(|(_, recipe)| recipe)),
+            None => (self.clone(), None),
+        }
+    }
+
     /// The name itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -52,13 +72,16 @@ impl SecretName {
 
 impl fmt::Display for SecretName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self.0.split(MADE_OF).collect::<Vec<_>>()[..] {
+            [stored, label, _] => write!(f, "{label} by {stored}"),
+            _ => f.write_str(&self.0),
+        }
     }
 }
 
 impl fmt::Debug for SecretName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}]", self.0)
+        write!(f, "[{self}]")
     }
 }
 
@@ -143,7 +166,8 @@ impl Text {
     }
 
     /// Identifies what the text will be, without knowing the secrets: the SHA-256 of plain text;
-    /// with holes, that of the text with each hole replaced by its secret's keyed digest.
+    /// with holes, that of the text with each hole replaced by its secret's keyed digest (and by
+    /// the recipe, if it is made of one).
     ///
     /// # Errors
     /// The name of a secret that has no keyed digest.
@@ -153,9 +177,11 @@ impl Text {
             match part {
                 Part::Plain(text) => hash.update(text.as_bytes()),
                 Part::Hole(name) => {
-                    let digest = digests.get(name).ok_or_else(|| MissingSecret(name.clone()))?;
+                    let (stored, recipe) = name.origin();
+                    let digest = digests.get(&stored).ok_or(MissingSecret(stored))?;
                     hash.update([0]);
                     hash.update(digest.as_bytes());
+                    hash.update(recipe.unwrap_or_default().as_bytes());
                     hash.update([0]);
                 }
             }
@@ -284,7 +310,7 @@ impl Vault {
     /// A masker for the vault's present values.
     #[must_use]
     pub fn masker(&self) -> Masker {
-        Masker { patterns: self.patterns() }
+        Masker { patterns: self.patterns(), blind: false }
     }
 }
 
@@ -298,11 +324,34 @@ impl fmt::Debug for Vault {
 #[derive(Default, Clone)]
 pub struct Masker {
     patterns: Vec<Zeroizing<String>>,
+    /// A secret could not be opened, so that it cannot be masked.
+    blind: bool,
 }
 
 impl Masker {
     /// What stands in a masked value's place.
     pub const STARS: &'static str = "********";
+
+    /// One that masks what either does.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let mut patterns = self.patterns.clone();
+        patterns.extend(other.patterns.iter().filter(|pattern| !self.patterns.contains(pattern)).cloned());
+        patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.len()));
+        Self { patterns, blind: self.blind || other.blind }
+    }
+
+    /// One that lacks a secret: what it has masked must not be shown.
+    #[must_use]
+    pub fn blinded(self) -> Self {
+        Self { blind: true, ..self }
+    }
+
+    /// Whether it lacks a secret.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.blind
+    }
 
     /// The text with every form of every secret replaced. The input must be whole: callers mask
     /// a frame's output once it is complete, so a value never straddles two calls.
@@ -386,6 +435,10 @@ fn encodings(value: &str) -> Vec<Zeroizing<String>> {
     for engine in [&base64::engine::general_purpose::STANDARD_NO_PAD, &base64::engine::general_purpose::URL_SAFE_NO_PAD] {
         for shift in 0..3 {
             forms.push(base64_inside(value.as_bytes(), shift, engine));
+            // With its last digits, where the value, or its line, ends the text.
+            for end in ["", "\n"] {
+                forms.push(base64_to_the_end(&Zeroizing::new(format!("{value}{end}")), shift, engine));
+            }
         }
     }
     if value.contains('\n') {
@@ -396,6 +449,14 @@ fn encodings(value: &str) -> Vec<Zeroizing<String>> {
     forms.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     forms.dedup();
     forms
+}
+
+/// The base64 digits of a value that starts `shift` bytes into a group of three and ends the text.
+fn base64_to_the_end(value: &str, shift: usize, engine: &impl base64::Engine) -> Zeroizing<String> {
+    let mut padded = Zeroizing::new(vec![0_u8; shift]);
+    padded.extend_from_slice(value.as_bytes());
+    let text = Zeroizing::new(engine.encode(&*padded));
+    Zeroizing::new(text[[0, 2, 3][shift].min(text.len())..].to_owned())
 }
 
 fn url_escape(value: &str, keep: &[u8]) -> String {

@@ -37,6 +37,8 @@ pub enum SecretsCommand {
     },
     /// List the names of all secrets; needs no private key
     List,
+    /// Make a certificate authority for `tls_certificate`, or print its certificate
+    Ca(CaArgs),
     /// Encrypt everything to the present `recipients.txt`
     Rekey(RekeyArgs),
     /// Look for secrets in clear in the whole repository, and for anything wrong in the store
@@ -79,6 +81,25 @@ pub struct SetArgs {
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND", requires = "from_command")]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct CaArgs {
+    /// Name of the secret that holds its key and its certificate
+    #[arg(default_value = "soc-ca")]
+    pub name: String,
+    /// Name in its certificate [default: the secret's name]
+    #[arg(long, value_name = "NAME")]
+    pub common_name: Option<String>,
+    /// For how many days it is good
+    #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(30..=36500))]
+    pub days: u32,
+    /// Put a new one in the place of the one that is there: every certificate is then issued anew
+    #[arg(long)]
+    pub replace: bool,
+    /// Print the certificate of the one that is there, for those who are to trust it
+    #[arg(long, conflicts_with_all = ["replace", "common_name"])]
+    pub print: bool,
 }
 
 #[derive(Debug, Args, Clone)]

@@ -149,7 +149,7 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         complain("warning: no hosts matched");
     }
     let passwords = Passwords::ask(&run.connect)?;
-    let opener = super::secrets::Opener::new(project, &run.connect.identity);
+    let opener = Arc::new(super::secrets::Opener::new(project, &run.connect.identity));
     let mut problems = Vec::new();
     let mut targets = Vec::new();
     for host in &hosts {
@@ -192,7 +192,8 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         },
         digests,
         resolve: resolver(loaded, run, options),
-        unlock: unlocker(loaded, opener),
+        unlock: unlocker(loaded, opener.clone()),
+        masker: masker(loaded, opener),
         cross_check: Box::new(crate::resource::claims::cross_check),
         connector: Connector::default(),
         events,
@@ -272,9 +273,15 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
 }
 
 /// Opens secrets when a host's changes need them, each file once a run.
-fn unlocker(loaded: &Loaded, opener: super::secrets::Opener) -> crate::engine::Unlock {
+fn unlocker(loaded: &Loaded, opener: Arc<super::secrets::Opener>) -> crate::engine::Unlock {
     let store = loaded.store.clone();
     Box::new(move |names: &[SecretName]| opener.open(&store, names))
+}
+
+/// Masks what hosts send back, whether or not this run needs the secret for a change.
+fn masker(loaded: &Loaded, opener: Arc<super::secrets::Opener>) -> crate::engine::MaskerOf {
+    let store = loaded.store.clone();
+    Box::new(move |names: &[SecretName]| opener.masker(&store, names))
 }
 
 /// Passwords that the user typed once, for all hosts.

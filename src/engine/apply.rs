@@ -588,6 +588,10 @@ impl HostRun {
     }
 }
 
+/// Stands for what a host said where a secret in it could not be masked.
+pub(super) const NOT_SHOWN: &str =
+    "what the host said is not shown: a secret of this host could not be opened to mask it; give an identity";
+
 /// What a step's exit status means.
 pub(super) fn step_failure(title: &str, id: &ResourceId, output: &Output) -> Failure {
     let stdout = last_lines(&output.stdout);
@@ -605,6 +609,9 @@ pub(super) fn step_failure(title: &str, id: &ResourceId, output: &Output) -> Fai
             status => Failure::new(FailureClass::StepFailed, format!("{id}: `{title}` failed with status {status}")),
         }
     };
+    if output.unfit_to_show && !(stdout.is_empty() && stderr.is_empty()) {
+        return Failure { stderr: NOT_SHOWN.to_owned(), ..failure };
+    }
     Failure { stdout, stderr, ..failure }
 }
 

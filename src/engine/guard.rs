@@ -29,8 +29,8 @@ WantedBy=sysinit.target
 pub fn arm(id: &str, guard: &Guard) -> Script {
     let seconds = guard.window.as_secs().max(5).to_string();
     let script = Script::sh(
-        "umask 077; [ -d /run/systemd/system ] || { echo 'no systemd: nothing here can revert the change' >&2; exit 69; }\nGUARD={}; export GUARD\nrm -rf \"$GUARD\"; mkdir -p \"$GUARD/files\" || exit 74\n",
-        &[&directory(id)],
+        "umask 077; [ -d /run/systemd/system ] || { echo 'no systemd: nothing here can revert the change' >&2; exit 69; }\nGUARD={}; export GUARD\nfor g in {}/*/; do [ ! -e \"$g/reverted\" ] || rm -rf -- \"$g\"; done\nrm -rf \"$GUARD\"; mkdir -p \"$GUARD/files\" && cat /proc/sys/kernel/random/boot_id >\"$GUARD/boot\" || exit 74\n",
+        &[&directory(id), &format!("{STATE_DIR}/guard")],
     );
     let (script, body) = match &guard.kind {
         GuardKind::Runtime { save, revert, .. } => {
@@ -80,13 +80,17 @@ fn revert_script(id: &str, body: Script) -> Script {
 }
 
 /// Run over the confirming login: disarms, unless the timer was first. Prints `confirmed` or
-/// `reverted`; persists what a reboot would forget.
+/// `reverted`; persists what a reboot would forget. A host that rebooted since is put back whole.
 #[must_use]
 pub fn confirm(id: &str, guard: &Guard) -> Script {
-    let script = Script::sh(
-        "GUARD={}; export GUARD\nif ( exec 8>>\"$GUARD/lock\"; flock 8; mv \"$GUARD/armed\" \"$GUARD/confirmed\" 2>/dev/null ); then\n  rm -f \"$GUARD/restore-at-boot\"; u=soc-provision-guard-{}; systemctl stop \"$u.timer\" 2>/dev/null; systemctl reset-failed \"$u.service\" 2>/dev/null\n(\n",
-        &[&directory(id), id],
-    );
+    // No directory: an earlier try got through, and only its answer was lost.
+    let script = Script::sh("GUARD={}; export GUARD\n[ -d \"$GUARD\" ] || { echo confirmed; exit 0; }\n", &[&directory(id)])
+        .then(REBOOTED, &[])
+        .then("if [ -e \"$GUARD/armed\" ] && [ -n \"$rebooted\" ]; then /bin/sh \"$GUARD/revert.sh\"; fi\n", &[])
+        .then(
+            "if ( exec 8>>\"$GUARD/lock\"; flock 8; [ -e \"$GUARD/confirmed\" ] || mv \"$GUARD/armed\" \"$GUARD/confirmed\" 2>/dev/null ); then\n  rm -f \"$GUARD/restore-at-boot\"; u=soc-provision-guard-{}; systemctl stop \"$u.timer\" 2>/dev/null; systemctl reset-failed \"$u.service\" 2>/dev/null\n(\n",
+            &[id],
+        );
     let script = match &guard.kind {
         GuardKind::Runtime { persist, .. } => script.append(persist.clone()),
         GuardKind::Files { .. } => script,
@@ -94,12 +98,16 @@ pub fn confirm(id: &str, guard: &Guard) -> Script {
     script.then("\n:\n) && { rm -rf \"$GUARD\"; echo confirmed; }\nelse echo reverted; fi\n", &[])
 }
 
-/// Reads how a guard ended, over whatever connection there is: `armed`, `reverted` or `gone`.
+/// Sets `$rebooted` if the host was started anew since the guard was armed.
+const REBOOTED: &str = "read -r now </proc/sys/kernel/random/boot_id; was=; [ ! -r \"$GUARD/boot\" ] || read -r was <\"$GUARD/boot\"; rebooted=; [ \"$now\" = \"$was\" ] || rebooted=1\n";
+
+/// Reads how a guard ended, over whatever connection there is: `armed`, `reverted`, `rebooted`
+/// (reverted by that), `unpersisted` (confirmed, but not kept for the next boot) or `gone`.
 #[must_use]
 pub fn state(id: &str) -> Script {
-    Script::sh(
-        "g={}; if [ -e \"$g/reverted\" ]; then echo reverted; elif [ -e \"$g/armed\" ]; then echo armed; else echo gone; fi\n",
-        &[&directory(id)],
+    Script::sh("GUARD={}\n", &[&directory(id)]).then(REBOOTED, &[]).then(
+        "if [ -e \"$GUARD/reverted\" ]; then if [ -n \"$rebooted\" ]; then echo rebooted; else echo reverted; fi\nelif [ -e \"$GUARD/armed\" ]; then echo armed; elif [ -e \"$GUARD/confirmed\" ]; then echo unpersisted; else echo gone; fi\n",
+        &[],
     )
 }
 

@@ -34,16 +34,28 @@ impl HostRun {
             let outcome = session.run(frame).await;
             match outcome {
                 Ok(output) if output.status == 0 => self.changed = true,
-                Ok(output) => {
-                    self.step(id, "put the old state back", guard::revert_now(&guard_id)).await?;
-                    return Err(step_failure(&step.title, id, &output).because("the old state was put back"));
-                }
+                Ok(output) => return Err(self.put_back(&guard_id, guarded, step_failure(&step.title, id, &output)).await),
                 // Perhaps the change itself cut the connection: the new login decides.
                 Err(_) => break,
             }
         }
         let inside = self.guarded_handlers(task, notify).await;
         self.confirm(&guard_id, guarded, inside.err()).await
+    }
+
+    /// A step failed inside the window: the old state comes back at once, in a block of its own,
+    /// since what failed holds back everything else of its block.
+    async fn put_back(&self, guard_id: &str, guarded: &Guard, failure: Failure) -> Failure {
+        let frame = Frame { unstoppable: true, ..Frame::new(guard::revert_now(guard_id)) };
+        let back = match self.session() {
+            Ok(session) => session.run(frame).await.is_ok_and(|output| output.status == 0),
+            Err(_) => false,
+        };
+        if back {
+            failure.because("the old state was put back")
+        } else {
+            failure.because(format!("the host puts the old state back within {} s", guarded.window.as_secs()))
+        }
     }
 
     /// Handlers that a guarded change notifies run inside the window (DESIGN 8.1).
@@ -70,7 +82,7 @@ impl HostRun {
             }
             match self.job.connector.connect(&self.target).await {
                 Ok(session) => {
-                    session.set_vault(self.vault.clone(), self.vault.masker());
+                    self.share_secrets(&session);
                     let answer = session.run(Frame::new(guard::confirm(guard_id, guarded))).await;
                     self.trips_before += session.round_trips();
                     session.close().await;
@@ -113,24 +125,23 @@ impl HostRun {
                     text(&output).trim().clone_into(&mut state);
                 }
                 session.close().await;
-                if state == "reverted" {
+                if matches!(state.as_str(), "reverted" | "rebooted" | "unpersisted" | "gone") {
                     break;
                 }
             }
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
-        let seconds = guarded.window.as_secs();
-        let mut failure = if state == "reverted" {
-            Failure::new(FailureClass::Reverted, format!("{} was reverted: no new login within {seconds} s", guarded.what))
-        } else {
-            Failure::new(
+        let (what, seconds) = (&guarded.what, guarded.window.as_secs());
+        let (class, message) = match state.as_str() {
+            "reverted" => (FailureClass::Reverted, format!("{what} was reverted: no new login within {seconds} s")),
+            "rebooted" => (FailureClass::Reverted, format!("{what} was reverted: the host rebooted before a new login had confirmed it")),
+            "unpersisted" => (FailureClass::StepFailed, format!("{what}: in effect, but not kept for the next boot")),
+            _ => (
                 FailureClass::Reverted,
-                format!(
-                    "{} was not confirmed within {seconds} s, and the host has not answered since (its timer reverts by itself)",
-                    guarded.what
-                ),
-            )
+                format!("{what} was not confirmed within {seconds} s, and the host has not answered since (its timer reverts by itself)"),
+            ),
         };
+        let mut failure = Failure::new(class, message);
         failure.causes.extend(why);
         failure.hint = Some(guarded.hint.clone()).filter(|hint| !hint.is_empty());
         Err(failure)

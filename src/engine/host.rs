@@ -16,9 +16,9 @@ use crate::engine::undeclared::{self, Login, Undeclared};
 use crate::engine::{Job, Mode};
 use crate::event::{EventKind, Finding, HostReport, Outcome, Recap, TaskReport};
 use crate::facts::{self, Facts};
-use crate::resource::observe::Observations;
+use crate::resource::observe::{Answer, Observations};
 use crate::resource::{Claim, Place, ResourceId, interview};
-use crate::secret::{SecretName, Vault};
+use crate::secret::{Masker, SecretName, Vault};
 use crate::shell::Script;
 use crate::transport::{Frame, Output, Session, SessionError, Target};
 
@@ -64,6 +64,8 @@ pub struct HostRun {
     pub(super) stopped: Option<String>,
     /// The secrets that this host's steps need.
     pub(super) vault: Arc<Vault>,
+    /// Masks every secret that the host may send back, needed or not.
+    pub(super) masker: Masker,
     /// Old contents of files that will change, when diffs are wanted.
     pub(super) diffs: Diffs,
     /// Resources whose validators ran before the first step.
@@ -103,6 +105,7 @@ impl HostRun {
             permit: None,
             stopped: None,
             vault: Arc::new(Vault::default()),
+            masker: Masker::default(),
             diffs: Diffs::new(),
             validated: HashSet::new(),
         }
@@ -151,6 +154,7 @@ impl HostRun {
         self.doing("gathering facts");
         self.gather().await?;
         if matches!(self.job.mode, Mode::Gather | Mode::Exec) {
+            self.mask(self.job.digests.names().cloned().collect()).await?;
             self.prepared = true;
             return Ok(());
         }
@@ -159,6 +163,7 @@ impl HostRun {
             (self.job.resolve)(&self.name, &self.facts)
                 .map_err(|text| Failure::new(FailureClass::Project, "the project cannot be resolved for this host").because(text))?,
         );
+        self.mask(self.named_secrets()).await?;
         if self.job.mode != Mode::Verify {
             let tasks: Vec<TaskIndex> = self.program.straight().into_iter().map(|(_, index)| index).collect();
             self.doing("probing");
@@ -202,8 +207,36 @@ impl HostRun {
             }
             wait = (wait * 2).min(Duration::from_secs(5));
         }
-        self.session()?.set_vault(self.vault.clone(), self.vault.masker());
+        let session = self.session()?;
+        self.share_secrets(&session);
         self.gather().await
+    }
+
+    /// Gives a session what it fills into scripts, and what it masks in answers.
+    pub(super) fn share_secrets(&self, session: &Session) {
+        session.set_vault(self.vault.clone(), self.masker.and(&self.vault.masker()));
+    }
+
+    /// Every secret that the host's program names.
+    fn named_secrets(&self) -> Vec<SecretName> {
+        self.program.tasks.iter().flat_map(|task| task.resources.iter().flat_map(|resource| resource.secrets())).collect()
+    }
+
+    /// From here on masks these secrets in whatever the host sends back: it may have them from an
+    /// earlier run, and print them although this one changes nothing.
+    async fn mask(&mut self, mut names: Vec<SecretName>) -> Result<(), Failure> {
+        // Of what is made of a secret anew each time nobody has the earlier value: it is the host's own.
+        names.retain(|name| name.origin().1.is_none());
+        names.sort();
+        names.dedup();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let job = self.job.clone();
+        self.masker = tokio::task::spawn_blocking(move || (job.masker)(&names)).await.unwrap_or_default();
+        let session = self.session()?;
+        self.share_secrets(&session);
+        Ok(())
     }
 
     /// The session.
@@ -375,8 +408,13 @@ impl HostRun {
         let vault = unlocked.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| {
             Failure::new(FailureClass::Project, "a secret that this host needs cannot be had; nothing was touched").because(why)
         })?;
-        self.session()?.set_vault(vault.clone(), vault.masker());
         self.vault = vault;
+        if self.masker.is_blind() {
+            // Somebody gave a passphrase meanwhile.
+            self.mask(self.named_secrets()).await?;
+        }
+        let session = self.session()?;
+        self.share_secrets(&session);
         Ok(())
     }
 
@@ -517,16 +555,21 @@ impl HostRun {
         if paths.is_empty() {
             return Ok(Diffs::new());
         }
-        let questions: Vec<_> = paths.iter().cloned().map(crate::resource::Question::Content).collect();
+        let secret = |path: &String| crate::resource::Question::SecretFile(path.clone());
+        let mut questions: Vec<_> = paths.iter().cloned().map(crate::resource::Question::Content).collect();
+        questions.extend(paths.iter().map(secret));
         let nonce = self.job.nonce();
         let frame = Frame { deadline: READ_DEADLINE, keep: 64 << 20, ..Frame::new(interview::script(&questions, &nonce)) };
         let output = self.session()?.run(frame).await.map_err(|error| session_failure("reading files for diffs", &error))?;
         let seen = interview::parse(&questions, &nonce, &output.stdout);
-        let content = |question: &crate::resource::Question| match seen.get(question) {
-            Some(crate::resource::observe::Answer::Content(content)) => content.clone(),
+        let held_secret =
+            |path: &String| matches!(seen.get(&secret(path)), Some(Answer::SecretFile(Some(state))) if state.recorded.is_some());
+        let content = |(path, question): (&String, &crate::resource::Question)| match seen.get(question) {
+            Some(Answer::Content(Some(_))) if held_secret(path) => Some(b"(held a secret: not shown)\n".to_vec()),
+            Some(Answer::Content(content)) => content.clone(),
             _ => None,
         };
-        Ok(paths.iter().cloned().zip(questions.iter().map(content)).collect())
+        Ok(paths.iter().cloned().zip(paths.iter().zip(&questions).map(content)).collect())
     }
 
     /// The host's part of the recap.

@@ -31,7 +31,7 @@ use crate::event::{EventKind, Events, RunInfo};
 use crate::facts::Facts;
 use crate::resolve::HostProgram;
 use crate::resource::{Claim, ResourceId};
-use crate::secret::{KeyedDigests, SecretName, Vault};
+use crate::secret::{KeyedDigests, Masker, SecretName, Vault};
 use crate::transport::{Connector, Frame, Session, Target};
 use gate::Gates;
 use host::HostRun;
@@ -76,6 +76,8 @@ impl Mode {
 pub type Resolve = Box<dyn Fn(&str, &Facts) -> Result<HostProgram, String> + Send + Sync>;
 /// Decrypts secrets; the error is for people.
 pub type Unlock = Box<dyn Fn(&[SecretName]) -> Result<Arc<Vault>, String> + Send + Sync>;
+/// Masks those of the secrets that open without asking anybody.
+pub type MaskerOf = Box<dyn Fn(&[SecretName]) -> Masker + Send + Sync>;
 /// Looks over everything that a host's resources claim, together; gives reasons to refuse.
 pub type CrossCheck = Box<dyn Fn(&[(ResourceId, Claim)]) -> Vec<String> + Send + Sync>;
 
@@ -98,6 +100,7 @@ pub struct Job {
     pub digests: KeyedDigests,
     pub resolve: Resolve,
     pub unlock: Unlock,
+    pub masker: MaskerOf,
     pub cross_check: CrossCheck,
     pub connector: Connector,
     pub events: Events,

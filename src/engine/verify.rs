@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::diagnostic::{Failure, FailureClass, printable};
+use crate::engine::apply::NOT_SHOWN;
 use crate::engine::host::{HostRun, session_failure, text};
 use crate::engine::{http, journal};
 use crate::event::{CheckReport, EventKind};
@@ -166,7 +167,11 @@ async fn try_all(session: &Session, address: &str, checks: &[Pending]) -> Result
         let outcome = match reply {
             Some(reply) => {
                 let output = reply.wait().await.map_err(|error| session_failure("checking health", &error))?;
-                host_outcome(&pending.check.kind, output.status, &text(&output), &String::from_utf8_lossy(&output.stderr))
+                let outcome = host_outcome(&pending.check.kind, output.status, &text(&output), &String::from_utf8_lossy(&output.stderr));
+                match (&pending.check.kind, output.unfit_to_show) {
+                    (CheckKind::Command { .. }, true) => outcome.map(|_| String::new()).map_err(|why| not_shown(&why)),
+                    _ => outcome,
+                }
             }
             None => network.unwrap_or_else(|| Err("nothing to check".to_owned())),
         };
@@ -192,6 +197,12 @@ fn host_script(kind: &CheckKind) -> Option<Script> {
         }
         _ => None,
     }
+}
+
+/// A failure without what the host said in it.
+fn not_shown(why: &str) -> String {
+    let start = why.split("; it starts").next().unwrap_or_default().split(": ").next().unwrap_or_default();
+    format!("{start} ({NOT_SHOWN})")
 }
 
 fn host_outcome(kind: &CheckKind, status: i32, stdout: &str, stderr: &str) -> Outcome {
@@ -242,7 +253,11 @@ async fn network_check(session: &Session, address: &str, kind: &CheckKind) -> Op
                 }
                 Vantage::Outside => http::get(&request, http::direct).await,
             };
-            response.and_then(|response| response.check(status, contains.as_deref()))
+            response.and_then(|response| {
+                let masker = session.masker();
+                let masked = http::Response { body: masker.mask_bytes(&response.body), ..response };
+                masked.check(status, contains.as_deref()).map_err(|why| if masker.is_blind() { not_shown(&why) } else { why })
+            })
         }
         CheckKind::Tcp { address: to, port, from } => match connect(session, to, *port, *from, address).await {
             Ok(()) => Ok(format!("port {port} accepts")),

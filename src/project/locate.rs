@@ -36,9 +36,10 @@ pub(super) fn playbook(cwd: &Path, typed: &str) -> Result<PathBuf, Diagnostic> {
 }
 
 /// The project that a playbook belongs to: the nearest directory above it that has a
-/// `soc-provision.yml`, else the one that holds `playbooks/`, else the playbook's own.
+/// `soc-provision.yml`, else the one that holds `playbooks/`, else the playbook's own. One among the
+/// temporary files, as of ad hoc commands, belongs to where it is run.
 pub(super) fn root(playbook: &Path, cwd: &Path) -> PathBuf {
-    let directory = playbook.parent().unwrap_or(cwd);
+    let directory = playbook.parent().filter(|directory| *directory != normal(&std::env::temp_dir())).unwrap_or(cwd);
     if let Some(root) = directory.ancestors().take(5).find(|path| path.join("soc-provision.yml").is_file()) {
         return normal(root);
     }

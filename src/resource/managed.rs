@@ -10,6 +10,7 @@ use crate::resource::fragment::{self, Expect, Write};
 use crate::resource::observe::{PathKind, PathState, Question, View};
 use crate::resource::plan::{Change, Effect, Plan, Shown, Step, Undecided, Upload};
 use crate::secret::{SecretName, Text, sha256};
+use crate::shell::Script;
 
 /// What a file is to contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,6 +197,15 @@ impl ManagedFile {
         let group = self.group.as_ref().map(|group| group.0.as_str());
         let script = fragment::attributes(&self.path, Some(&self.owner.0), group, Some(self.mode));
         Step::new(format!("set owner and mode of {}", self.path), script)
+    }
+
+    /// Code that writes the file whatever is there: for content that is made anew although what is
+    /// declared is the same.
+    ///
+    /// # Errors
+    /// As [`View::fingerprint`].
+    pub fn rewrite(&self, view: &View<'_>) -> Result<Script, Undecided> {
+        Ok(self.write(view, &Expect::Anything)?.script)
     }
 
     fn write(&self, view: &View<'_>, expect: &Expect) -> Result<Step, Undecided> {

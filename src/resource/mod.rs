@@ -54,6 +54,7 @@ pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timer;
+pub mod tls_certificate;
 pub mod user;
 
 use std::fmt;
@@ -445,5 +446,6 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<systemd_unit::SystemdUnit>(),
     KindEntry::of::<template::Template>(),
     KindEntry::of::<timer::Timer>(),
+    KindEntry::of::<tls_certificate::TlsCertificate>(),
     KindEntry::of::<user::User>(),
 ];

@@ -233,7 +233,14 @@ impl Raw {
         let (stdout, truncated) = self.stdout.finish(masker);
         let (stderr, _) = self.stderr.finish(masker);
         let skipped = self.status == SKIPPED;
-        Output { status: self.status.parse().unwrap_or(if skipped { 0 } else { -1 }), stdout, stderr, truncated, skipped }
+        Output {
+            status: self.status.parse().unwrap_or(if skipped { 0 } else { -1 }),
+            stdout,
+            stderr,
+            truncated,
+            skipped,
+            unfit_to_show: masker.is_blind(),
+        }
     }
 }
 

@@ -115,6 +115,8 @@ pub struct Output {
     pub truncated: bool,
     /// Not run, because an earlier frame of its block failed or the run was stopped.
     pub skipped: bool,
+    /// A secret that it may hold could not be opened and is not masked: for machines only.
+    pub unfit_to_show: bool,
 }
 
 /// Why a frame has no output.

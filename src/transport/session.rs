@@ -272,6 +272,12 @@ impl Session {
         *self.secrets.write().unwrap_or_else(std::sync::PoisonError::into_inner) = (vault, masker);
     }
 
+    /// What masks the output of this session.
+    #[must_use]
+    pub fn masker(&self) -> Masker {
+        self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone()
+    }
+
     /// Ends the shell and the connection.
     pub async fn close(&self) {
         let last = if self.shared.state().stopped { frame::CLEAR_STOP } else { "" };

@@ -4,8 +4,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod apply;
+#[path = "../support/canary.rs"]
+mod canary;
+#[path = "canary.rs"]
+mod canary_run;
 mod guard;
 mod harness;
 mod keep;
 mod soc;
 mod soc_prod;
+mod tls;

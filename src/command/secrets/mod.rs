@@ -1,6 +1,7 @@
 //! `soc-provision secrets`: keeps the project's secrets. Values go to stdout only where `get` is
 //! asked for one; everything else said is names.
 
+mod ca;
 mod check;
 mod edit;
 mod editor;
@@ -54,6 +55,7 @@ fn dispatch(arguments: &SecretsArgs, root: &Path) -> Outcome {
             session.report_problems();
             Ok(())
         }
+        SecretsCommand::Ca(arguments) => ca::run(&session, arguments),
         SecretsCommand::Rekey(arguments) => session.rekey(arguments.new_digest_key),
         SecretsCommand::Check => check::run(&session, root),
     }

@@ -11,7 +11,7 @@ use super::{ask_terminal, run_command};
 use crate::diagnostic::Diagnostic;
 use crate::project::Project;
 use crate::project::vault::{self, IdentitySources, Store, describe};
-use crate::secret::{KeyedDigests, SecretName, Vault};
+use crate::secret::{KeyedDigests, Masker, SecretName, Vault};
 
 /// What a run needs to open secrets.
 pub(in crate::command) struct Opener {
@@ -36,6 +36,12 @@ impl Opener {
     /// Everything that is wrong, for people.
     pub(in crate::command) fn open(&self, store: &Store, names: &[SecretName]) -> Result<Arc<Vault>, String> {
         self.inner(store).unlock(store, names).map(|unlocked| Arc::new(unlocked.vault)).map_err(|errors| describe(&errors))
+    }
+
+    /// Masks those of the secrets that open without asking anybody.
+    pub(in crate::command) fn masker(&self, store: &Store, names: &[SecretName]) -> Masker {
+        let known = self.inner(store).known(store, names);
+        if names.iter().all(|name| known.contains(name)) { known.masker() } else { known.masker().blinded() }
     }
 
     /// One value, for a login or `sudo`.

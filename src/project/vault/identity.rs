@@ -175,6 +175,11 @@ impl Identities {
         self.public.iter().map(|(key, _)| key.as_str())
     }
 
+    /// Whether using them may ask for a passphrase.
+    pub(super) fn may_ask(&self) -> bool {
+        !held(&self.locked).is_empty()
+    }
+
     fn add(&mut self, path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
         let fail = |reason: &str, hint: Option<&str>| VaultError::UnreadableIdentity {
             path: path.to_owned(),

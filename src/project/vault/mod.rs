@@ -10,6 +10,7 @@
 
 mod agefile;
 mod audit;
+mod certificate;
 mod error;
 mod identity;
 mod index;
@@ -29,6 +30,7 @@ use crate::diagnostic::Diagnostic;
 use crate::secret::{KeyedDigests, SecretName, sha256};
 
 pub use agefile::{Recipients, Stanza, stanzas};
+pub use certificate::{authority_certificate, new_authority};
 pub use error::VaultError;
 pub use identity::{Ask, IDENTITY_VAR, Identities, IdentitySources, Keyring, configured_identity, generate};
 pub use opener::{Opener, OwnedRun, describe};

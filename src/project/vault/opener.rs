@@ -9,7 +9,7 @@ use super::error::VaultError;
 use super::identity::Keyring;
 use super::unlock::{Access, Opened, Unlocked};
 use crate::diagnostic::Diagnostic;
-use crate::secret::{KeyedDigests, SecretName};
+use crate::secret::{KeyedDigests, SecretName, Vault};
 
 /// Runs a secret's command on the controller; see [`super::Run`].
 pub type OwnedRun = Box<dyn Fn(&[String]) -> Result<Zeroizing<Vec<u8>>, String> + Send + Sync>;
@@ -17,6 +17,8 @@ pub type OwnedRun = Box<dyn Fn(&[String]) -> Result<Zeroizing<Vec<u8>>, String> 
 /// The means to open a store, shared by the hosts of a run, and what was opened so far.
 pub struct Opener {
     keyring: Keyring,
+    /// The same keys, and nobody to ask.
+    quiet: Keyring,
     run: OwnedRun,
     opened: Mutex<Opened>,
 }
@@ -25,7 +27,8 @@ impl Opener {
     /// An opener that has opened nothing yet, for one store.
     #[must_use]
     pub fn new(keyring: Keyring, run: OwnedRun) -> Self {
-        Self { keyring, run, opened: Mutex::default() }
+        let quiet = Keyring::new(keyring.sources().clone(), None);
+        Self { keyring, quiet, run, opened: Mutex::default() }
     }
 
     /// Opens the secrets that a host needs. Blocks: it may decrypt, run commands and ask for a
@@ -37,6 +40,22 @@ impl Opener {
         let access = Access { keyring: &self.keyring, run: &*self.run };
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         store.unlock_with(names, access, &mut opened)
+    }
+
+    /// Those of the secrets that open without asking anybody, for the masker: what cannot be opened
+    /// is left out.
+    #[must_use]
+    pub fn known(&self, store: &Store, names: &[SecretName]) -> Vault {
+        let asks = self.keyring.identities().is_ok_and(super::Identities::may_ask);
+        let access = Access { keyring: if asks { &self.quiet } else { &self.keyring }, run: &*self.run };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vault = Vault::default();
+        for name in names {
+            if let Ok(value) = store.reveal_with(name, access, &mut opened) {
+                vault.insert(name.clone(), value);
+            }
+        }
+        vault
     }
 
     /// One value, for a login.

@@ -62,7 +62,9 @@ impl Store {
         if opened.key.is_none() {
             opened.key = Some(self.digest_key(access.keyring).map_err(|error| vec![error])?);
         }
-        for (name, value) in self.values(names, access, opened)? {
+        let (made, stored): (Vec<SecretName>, Vec<SecretName>) = names.iter().cloned().partition(|name| name.origin().1.is_some());
+        self.issue(&made, access, opened, &mut vault)?;
+        for (name, value) in self.values(&stored, access, opened)? {
             let Some(key) = &opened.key else { break };
             let digest = key.digest(&name, &value);
             if digests.get(&name).is_some_and(|stored| stored != digest) && !self.commands.contains_key(&name) {
@@ -217,7 +219,7 @@ impl Store {
         maps.filter(|file| self.read(file).is_ok_and(|bytes| !self.is_indexed(file, &bytes))).cloned().collect()
     }
 
-    fn unknown(&self, name: &SecretName) -> VaultError {
+    pub(super) fn unknown(&self, name: &SecretName) -> VaultError {
         let names = self.names();
         let near = nearest(name.as_str(), names.iter().map(SecretName::as_str)).map(str::to_owned);
         VaultError::Unknown { name: name.clone(), dir: self.dir.clone(), near }
