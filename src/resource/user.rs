@@ -137,9 +137,10 @@ impl User {
 
     fn set_password(&self, view: &View<'_>, hash: &Text) -> Result<Step, Undecided> {
         let fingerprint = view.fingerprint(hash)?;
-        let script = Script::sh("{ printf '%s:' {}; ", &[&self.name])
+        let script = Script::sh("h=$(", &[])
             .payload(hash)
-            .then("; echo; } | chpasswd -e || exit 1\n", &[])
+            .then(")\ncase $h in '$'*|'!'*|'*'*) ;; *) echo 'the secret is a password and not its hash: make one with `mkpasswd -m yescrypt` and store that' >&2; exit 1;; esac\n", &[])
+            .then("printf '%s:%s\\n' {} \"$h\" | chpasswd -e || exit 1\n", &[&self.name])
             .then("umask 077; [ -d {} ] || mkdir -p {} || exit 1\n", &[SECRET_RECORDS, SECRET_RECORDS])
             .then("l=$(getent shadow -- {}); h=${l#*:}; h=${h%%:*}; n=$(printf %s \"$h\" | sha256sum)\n", &[&self.name])
             .then("printf '%s\\n%s\\n' {} \"${n%% *}\" >{}\n", &[fingerprint.as_str(), &self.record()]);

@@ -28,7 +28,6 @@ const TASKS: &str = "
     - template: {src: conf, dest: /etc/app/conf, mode: \"0600\"}
       notify: say it
     - command: {cmd: cat >/etc/app/stdin, stdin: '{{secret \"canary\"}}', creates: /etc/app/stdin}
-    - user: {name: app, password: '{{secret \"canary\"}}'}
 ";
 const HANDLERS: &str = "  handlers:\n    - name: say it\n      command: {cmd: \"cat /etc/app/plain; :\", unless: \"false\"}\n";
 /// Prints the value in every form that a program may print it in.
@@ -49,7 +48,8 @@ fn failures() -> Vec<(&'static str, String)> {
             ),
         ),
         ("handler", format!("- hosts: h1\n  tasks:{TASKS}  handlers:\n    - name: say it\n      command: '{SAY}; exit 4'\n")),
-        ("reboot", play("    - command: {cmd: 'kill -9 $PPID'}\n")),
+        ("password", play("    - user: {name: app, password: '{{secret \"canary\"}}'}\n")),
+        ("shell", play("    - command: {cmd: 'kill -9 $PPID'}\n")),
         (
             "rescue",
             format!(
@@ -324,7 +324,8 @@ fn every_command(bed: &Bed) {
         for words in runs {
             for line in bed.variants(name, &words) {
                 let code = bed.run_line(&line);
-                let usage = code == 1 || code == 250;
+                // `check` goes through the broken playbooks too, and says so.
+                let usage = code == 250 || (code == 1 && name != "check");
                 assert!(!usage, "{line:?} ended with {code}: it covers nothing");
             }
         }
