@@ -195,6 +195,7 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         unlock: unlocker(loaded, opener.clone()),
         masker: masker(loaded, opener),
         cross_check: Box::new(crate::resource::claims::cross_check),
+        remarks: remarks(run),
         connector: Connector::default(),
         events,
         cancel: Arc::new(Cancel::default()),
@@ -270,6 +271,15 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
             render(&diagnostics, &source, false).trim_end().to_owned()
         })
     })
+}
+
+/// Published ports against the firewall's list. Only of a whole run: tags may have left out either.
+fn remarks(run: &RunArgs) -> crate::engine::CrossCheck {
+    if run.tags.is_empty() && run.skip_tags.is_empty() {
+        Box::new(crate::resource::firewall::cross_check)
+    } else {
+        Box::new(|_| Vec::new())
+    }
 }
 
 /// Opens secrets when a host's changes need them, each file once a run.

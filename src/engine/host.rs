@@ -170,6 +170,11 @@ impl HostRun {
             self.observations = self.probe(&tasks).await?;
             self.plan_all();
         }
+        if self.job.mode.changes() {
+            for remark in (self.job.remarks)(&self.claims()) {
+                self.emit(EventKind::Warning { text: format!("{}: {remark}", self.name) });
+            }
+        }
         self.prepared = true;
         Ok(())
     }

@@ -102,6 +102,8 @@ pub struct Job {
     pub unlock: Unlock,
     pub masker: MaskerOf,
     pub cross_check: CrossCheck,
+    /// The same for what is only told.
+    pub remarks: CrossCheck,
     pub connector: Connector,
     pub events: Events,
     pub cancel: Arc<Cancel>,

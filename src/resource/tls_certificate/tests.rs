@@ -1,3 +1,5 @@
+//! Plans of each issuer, arguments, and what runs on the host for ACME.
+
 use super::*;
 use crate::resource::observe::Answer;
 use crate::resource::plan::Plan;
