@@ -82,7 +82,7 @@ fn cover(name: &str) -> Option<Cover> {
         "facts" => Runs(vec![vec!["h1"]]),
         "exec" => Runs(vec![vec!["h1", "--", SAY]]),
         "bootstrap" => Elsewhere("asks for a password on a terminal and takes no secret of the project"),
-        "completions" | "init" => Elsewhere("reads neither the project nor a host"),
+        "completions" | "docs" | "init" => Elsewhere("reads neither the project nor a host"),
         "secrets" => Elsewhere("tests/canary.rs goes through its own commands"),
         _ => return None,
     })

@@ -4,10 +4,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod apply;
+mod bad_input;
 #[path = "../support/canary.rs"]
 mod canary;
 #[path = "canary.rs"]
 mod canary_run;
+mod firewall;
 mod guard;
 mod harness;
 mod keep;
