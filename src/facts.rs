@@ -50,6 +50,13 @@ impl Facts {
         self.vars.get(name).and_then(Value::as_bool).unwrap_or_default()
     }
 
+    /// With a flag that is not the host's but the run's.
+    #[must_use]
+    pub fn with_flag(mut self, name: &str) -> Self {
+        self.vars.insert(name.to_owned(), json!(true));
+        self
+    }
+
     /// `Debian` or `Ubuntu`.
     #[must_use]
     pub fn distribution(&self) -> &str {

@@ -2,8 +2,11 @@
 
 pub mod backup;
 pub mod capture;
+pub mod diagnose;
 pub mod docs;
 pub mod drift;
+pub mod images;
+pub mod rollback;
 pub mod secrets;
 pub mod verify;
 
@@ -38,6 +41,14 @@ pub enum Command {
     Drift(drift::DriftArgs),
     /// Run the playbook's health checks, changing nothing
     Verify(verify::VerifyArgs),
+    /// Compare what the roles require with what the hosts have, and name every reason to refuse; touches nothing
+    Preflight(RunArgs),
+    /// Put a stack back to the release before, or to another that its hosts still have
+    Rollback(rollback::RollbackArgs),
+    /// Say what is the matter with stacks: exits, memory, health, names, networks, owners, ports
+    Diagnose(diagnose::DiagnoseArgs),
+    /// Lock the images that stacks use by digest
+    Images(images::ImagesArgs),
     /// Check the whole project offline, all errors at once
     Check(CheckArgs),
     /// Save the volumes of stacks on their hosts, verified by digest

@@ -8,15 +8,19 @@ mod bug;
 mod capture;
 mod check;
 mod completions;
+mod diagnose;
 mod docs;
 mod drift;
 mod drive;
 mod facts;
 mod foreign;
+mod images;
 mod init;
 mod inventory;
 mod outline;
 mod plan;
+mod preflight;
+mod rollback;
 mod run;
 mod saved;
 mod secrets;
@@ -55,6 +59,10 @@ fn dispatch(command: &Command) -> Exit {
         Command::Plan(arguments) => plan::run(arguments),
         Command::Drift(arguments) => drift::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Preflight(arguments) => preflight::run(arguments),
+        Command::Rollback(arguments) => rollback::run(arguments),
+        Command::Diagnose(arguments) => diagnose::run(arguments),
+        Command::Images(arguments) => images::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Backup(arguments) => backup::run(arguments),
         Command::Restore(arguments) => backup::restore(arguments),

@@ -181,6 +181,7 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         diff: options.diff,
         fix: false,
         break_lock: options.break_lock,
+        retry_release: options.retry_release,
         holder: Holder { run: info.run.clone(), who: info.who.clone(), from: info.from.clone(), since: info.started },
         last: Last {
             run: info.run.clone(),

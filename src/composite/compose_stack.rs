@@ -306,7 +306,10 @@ impl ComposeStack {
         notes.extend(unused_files(&model, &files));
         let secrets = self.read_secrets(&model)?;
         let services = Service::all(&self.name, &model).map_err(|problems| listed("compose", &problems))?;
-        let images = self.resolve_images(&services, context)?;
+        let (locked, remarks) = super::images::policy(&services, context)?;
+        notes.extend(remarks);
+        let mut images = self.resolve_images(&services, context)?;
+        super::images::by_digest(&mut images, &locked, self.pull == PullPolicy::Never, context)?;
         let known = images.iter().filter_map(|image| Some((image.name.clone(), image.known_id()?.to_owned()))).collect();
         let apparmor = self.apparmor.values().cloned().collect();
         let stack = Stack {
@@ -334,6 +337,7 @@ impl ComposeStack {
             requires: self.read_requires()?,
             apparmor,
             apparmor_if_available: self.apparmor_if_available,
+            locked,
             name: self.name,
         };
         let mut out: Vec<Box<dyn Resource>> = Vec::new();

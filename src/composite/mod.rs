@@ -2,6 +2,7 @@
 
 pub mod compose_stack;
 pub mod docker_engine;
+mod images;
 
 use crate::resource::KindEntry;
 

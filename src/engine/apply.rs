@@ -21,6 +21,8 @@ use crate::transport::{Frame, Output, PendingReply, SessionError};
 const KEEP_OUTPUT: usize = 64 << 10;
 /// How many last lines of a failed step are shown.
 const LAST_LINES: usize = 20;
+/// How many reasons a failed step may give.
+const REASONS: usize = 12;
 
 /// A task whose steps were sent and whose answers were not all read.
 pub struct Queued {
@@ -595,7 +597,8 @@ pub(super) const NOT_SHOWN: &str =
 /// What a step's exit status means.
 pub(super) fn step_failure(title: &str, id: &ResourceId, output: &Output) -> Failure {
     let stdout = last_lines(&output.stdout);
-    let stderr = last_lines(&output.stderr);
+    let (causes, rest) = reasons(&output.stderr);
+    let stderr = last_lines(rest.as_bytes());
     let failure = if stderr.contains("No space left on device") || stdout.contains("No space left on device") {
         Failure::new(FailureClass::DiskFull, format!("{id}: the host's disk is full (`{title}`)"))
             .hint("free some space on the host and run again; what was there before is still there")
@@ -612,7 +615,23 @@ pub(super) fn step_failure(title: &str, id: &ResourceId, output: &Output) -> Fai
     if output.unfit_to_show && !(stdout.is_empty() && stderr.is_empty()) {
         return Failure { stderr: NOT_SHOWN.to_owned(), ..failure };
     }
-    Failure { stdout, stderr, ..failure }
+    Failure { causes, stdout, stderr, ..failure }
+}
+
+/// What a step itself says was the matter: its lines `reason: ...` on stderr; and the others.
+fn reasons(stderr: &[u8]) -> (Vec<String>, String) {
+    let text = String::from_utf8_lossy(stderr);
+    let (mut causes, mut rest) = (Vec::new(), String::new());
+    for line in text.lines() {
+        match line.strip_prefix("reason: ").filter(|_| causes.len() < REASONS) {
+            Some(reason) => causes.push(printable(reason)),
+            None => {
+                rest.push_str(line);
+                rest.push('\n');
+            }
+        }
+    }
+    (causes, rest)
 }
 
 fn last_lines(bytes: &[u8]) -> String {

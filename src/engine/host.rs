@@ -11,6 +11,7 @@ use crate::engine::condition;
 use crate::engine::findings;
 use crate::engine::lock::{self, HostState};
 use crate::engine::plan::{self, Decision, Diffs, Planner, TaskPlan};
+use crate::engine::preflight::{self, Preflight};
 use crate::engine::program::{Program, TaskIndex};
 use crate::engine::undeclared::{self, Login, Undeclared};
 use crate::engine::{Job, Mode};
@@ -26,6 +27,8 @@ use crate::transport::{Frame, Output, Session, SessionError, Target};
 const READ_DEADLINE: Duration = Duration::from_secs(120);
 /// A plan older than this is made anew before it is acted on (DESIGN 8.7).
 const PLAN_KEEPS: Duration = Duration::from_secs(60);
+/// How long to wait for a step that an earlier run left behind.
+const EARLIER_STEP: Duration = Duration::from_secs(600);
 
 /// One host in a run.
 pub struct HostRun {
@@ -68,6 +71,8 @@ pub struct HostRun {
     pub(super) masker: Masker,
     /// Old contents of files that will change, when diffs are wanted.
     pub(super) diffs: Diffs,
+    /// What the host's roles and stacks require, against what it has.
+    pub preflight: Preflight,
     /// Resources whose validators ran before the first step.
     pub(super) validated: HashSet<(TaskIndex, ResourceId)>,
 }
@@ -107,6 +112,7 @@ impl HostRun {
             vault: Arc::new(Vault::default()),
             masker: Masker::default(),
             diffs: Diffs::new(),
+            preflight: Preflight::default(),
             validated: HashSet::new(),
         }
     }
@@ -169,6 +175,7 @@ impl HostRun {
             self.doing("probing");
             self.observations = self.probe(&tasks).await?;
             self.plan_all();
+            self.preflight = preflight::compare(self);
         }
         if self.job.mode.changes() {
             for remark in (self.job.remarks)(&self.claims()) {
@@ -283,12 +290,38 @@ impl HostRun {
         };
         self.state = lock::parse(&text(&look), self.job.mode.takes_lock()).map_err(|what| bad(what, &look))?;
         if let Some(taken) = taken {
+            let taken = self.wait_for_earlier(taken).await?;
             let held = lock::parse(&text(&look), false).unwrap_or_default();
             lock::taken(&text(&taken), &held)?;
             self.notified.extend(self.state.owed.iter().cloned());
         }
         self.facts = Facts::parse(&text(&gathered)).map_err(|what| bad(what, &gathered))?;
+        if self.job.retry_release {
+            self.facts = std::mem::take(&mut self.facts).with_flag(crate::resource::compose_release::RETRY);
+        }
         Ok(())
+    }
+
+    /// A step of a run that died goes on without it: waits for its end instead of getting in its
+    /// way, and takes the lock then.
+    async fn wait_for_earlier(&self, mut taken: Output) -> Result<Output, Failure> {
+        let until = Instant::now() + EARLIER_STEP;
+        let mut told = false;
+        loop {
+            let line = text(&taken);
+            let Some(unit) = line.lines().last().and_then(|line| line.strip_prefix("busy ")) else { return Ok(taken) };
+            if Instant::now() > until || self.job.interrupted() {
+                return Ok(taken);
+            }
+            if !told {
+                let what = format!("{}: a step of an earlier run still goes on ({}); waiting for its end", self.name, printable(unit));
+                self.emit(EventKind::Warning { text: what });
+                told = true;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let frame = Frame { in_shell: true, ..Frame::new(lock::take(&self.job.holder, self.job.break_lock)) };
+            taken = self.session()?.run(frame).await.map_err(|error| session_failure("taking the lock", &error))?;
+        }
     }
 
     /// Refuses a distribution that nobody proved this on, before anything is touched.
@@ -305,6 +338,9 @@ impl HostRun {
     /// One round trip: asks everything that some tasks want to know.
     pub(super) async fn probe(&self, tasks: &[TaskIndex]) -> Result<Observations, Failure> {
         let mut questions = plan::questions(&self.program, tasks.iter().copied(), &self.facts);
+        if !self.prepared {
+            questions.extend(preflight::questions(&self.program));
+        }
         if self.job.mode == Mode::Drift {
             questions.extend(undeclared::questions(&self.claims()));
             questions.push(condition::question());
@@ -423,12 +459,18 @@ impl HostRun {
         Ok(())
     }
 
-    /// Everything that refuses, before anything is touched.
+    /// Everything that refuses, before anything is touched: claims that exclude each other, what
+    /// the host lacks, and resources that refuse.
     ///
     /// # Errors
     /// One failure that names each.
     pub fn refusals(&self) -> Result<(), Failure> {
-        let mut reasons: Vec<String> = self.job.cross_check(self);
+        let conflicts = self.job.cross_check(self);
+        let mut reasons: Vec<String> = conflicts.into_iter().map(|conflict| self.with_place(conflict)).collect();
+        let short = if self.changed { Vec::new() } else { self.preflight.shortages() };
+        let only_short = !short.is_empty() && reasons.is_empty();
+        reasons.extend(short);
+        let before = reasons.len();
         for (_, index) in self.program.straight() {
             let Some(plan) = self.plans.get(&index) else { continue };
             let task = &self.program.tasks[index];
@@ -442,7 +484,12 @@ impl HostRun {
         if reasons.is_empty() {
             return Ok(());
         }
-        let mut failure = Failure::new(FailureClass::Refused, "the plan was refused; nothing was touched");
+        let mut failure = if only_short && before == reasons.len() {
+            Failure::new(FailureClass::Preflight, "the host lacks what the playbook requires; nothing was touched")
+                .hint("`soc-provision preflight` shows who needs what; give the host more, move roles to another, or lower `requires`")
+        } else {
+            Failure::new(FailureClass::Refused, "the plan was refused; nothing was touched")
+        };
         failure.causes = reasons;
         Err(failure)
     }
@@ -494,8 +541,19 @@ impl HostRun {
             return Ok(());
         }
         let mut failure = Failure::new(FailureClass::Refused, "what the playbook declares contradicts itself");
-        failure.causes = reasons;
+        failure.causes = reasons.into_iter().map(|reason| self.with_place(reason)).collect();
         Err(failure)
+    }
+
+    /// A sentence that begins with a resource's name, with the place of its task.
+    fn with_place(&self, sentence: String) -> String {
+        let place = self.program.tasks.iter().find_map(|task| {
+            let rest = task.resources.iter().find_map(|resource| sentence.strip_prefix(&resource.id().to_string())?.strip_prefix(": "))?;
+            Some((task, sentence.len() - rest.len() - 2))
+        });
+        place.map_or(sentence.clone(), |(task, end)| {
+            format!("{} ({}:{}){}", &sentence[..end], task.location.file.display(), task.location.line, &sentence[end..])
+        })
     }
 
     /// Reports the plan, with the old contents of files read first if diffs are wanted.

@@ -49,9 +49,16 @@ else
   if flock -n 9; then t=taken
   else
     while read -r k v; do case $k in run) hrun=$v;; pid) hpid=$v;; esac; done <$d/lock.holder
+    # Nobody above the holder's shell but init: its controller is gone, and it ends with the step under way.
+    p=$hpid
+    while [ "${p:-0}" -gt 1 ] && read -r c <"/proc/$p/comm"; do
+      case $c in sh | dash | bash | sudo | su | runuser | env) ;; *) break ;; esac
+      q=; while read -r k v; do [ "$k" = PPid: ] && q=$v; done <"/proc/$p/status"; p=$q
+    done 2>/dev/null
+    [ "$p" = 1 ] && t="busy shell $hpid"
     if [ "$hrun" = {} ] || [ {} = yes ]; then [ -n "$hpid" ] && kill -9 "$hpid" 2>/dev/null; flock -w 5 9 && t=taken; fi
   fi
-  if [ $t = taken ]; then
+  if [ "$t" = taken ]; then
     for u in /run/soc-provision/steps/*.unit; do
       [ -e "$u" ] || continue
       read -r urun uname <"$u"
@@ -144,8 +151,9 @@ pub fn taken(output: &str, state: &HostState) -> Result<(), Failure> {
         return Err(Failure::new(class, format!("cannot write {STATE_DIR}")).because(printable(reason.trim())));
     }
     if let Some(unit) = line.strip_prefix("busy ") {
+        let stop = unit.strip_prefix("shell ").map_or_else(|| format!("systemctl stop {unit}"), |pid| format!("kill {pid}"));
         return Err(Failure::new(FailureClass::LockHeld, format!("a step of an earlier run still goes on in {}", printable(unit)))
-            .hint(format!("wait for it, or stop it with `systemctl stop {}` on the host", printable(unit))));
+            .hint(format!("wait for it, or stop it with `{}` on the host", printable(&stop))));
     }
     Err(held(state))
 }

@@ -14,6 +14,7 @@ pub mod journal;
 pub mod lock;
 pub mod operate;
 pub mod plan;
+pub mod preflight;
 pub mod program;
 pub mod prune;
 pub mod survive;
@@ -95,6 +96,8 @@ pub struct Job {
     /// Apply only what can be told to have drifted (`drift --fix`).
     pub fix: bool,
     pub break_lock: bool,
+    /// Releases that were rolled back may be applied again.
+    pub retry_release: bool,
     pub holder: Holder,
     pub last: journal::Last,
     pub digests: KeyedDigests,

@@ -84,7 +84,8 @@ impl HostRun {
     }
 
     /// Runs a resource's steps in order, each noted in the journal before it; the first that fails
-    /// ends it. Decrypts the secrets that they need.
+    /// ends it. Decrypts the secrets that they need. A step that survives the connection is picked up
+    /// again where the connection is lost.
     ///
     /// # Errors
     /// The failed step, or the host is lost.
@@ -94,8 +95,19 @@ impl HostRun {
         for step in steps {
             self.send_uploads(step).await?;
             self.doing(step.title.clone());
-            let frame = self.frame(step, Some(journal::before_step(&self.job.holder.run, id, &[])), &step.title, self.block, None);
-            let output = self.session()?.run(frame).await.map_err(|error| session_failure(&step.title, &error))?;
+            // One word, and never the same twice: under it a step is found again after a lost connection.
+            let key = format!("operation-{}", &self.job.nonce()[..12]);
+            let mut journal = Some(journal::before_step(&self.job.holder.run, id, &[]));
+            let output = loop {
+                let frame = self.frame(step, journal.take(), &key, self.block, None);
+                match self.session()?.run(frame).await {
+                    Err(SessionError::Lost(why)) if step.survives => {
+                        self.reconnect(&why).await?;
+                        self.new_block()?;
+                    }
+                    other => break other.map_err(|error| session_failure(&step.title, &error))?,
+                }
+            };
             if output.status != 0 || output.skipped {
                 return Err(step_failure(&step.title, id, &output));
             }

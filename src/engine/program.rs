@@ -1,7 +1,7 @@
 //! A host's program with its tasks in one list, so that plans, results and nodes can refer to
 //! them by number.
 
-use crate::resolve::{CheckTask, HostProgram, Node, Task};
+use crate::resolve::{CheckTask, HostProgram, Node, RoleRequirement, Task};
 
 /// A task's place in [`Program::tasks`].
 pub type TaskIndex = usize;
@@ -11,6 +11,8 @@ pub type TaskIndex = usize;
 pub struct Program {
     pub tasks: Vec<Task>,
     pub plays: Vec<Play>,
+    /// What the host's roles require, each different requirement once.
+    pub requires: Vec<RoleRequirement>,
 }
 
 /// One play of the host.
@@ -45,6 +47,11 @@ impl Program {
     pub fn new(resolved: HostProgram) -> Self {
         let mut program = Self::default();
         for play in resolved.plays {
+            for requirement in play.requires {
+                if !program.requires.contains(&requirement) {
+                    program.requires.push(requirement);
+                }
+            }
             let nodes = program.flatten(play.nodes);
             let handlers = play
                 .handlers

@@ -191,7 +191,7 @@ fn host_script(kind: &CheckKind) -> Option<Script> {
                 (None, None) => return None,
             };
             Some(Script::sh(
-                "ids=$(docker ps -aq --no-trunc --filter {}) || exit 1; [ -n \"$ids\" ] || { echo 'no such container' >&2; exit 1; }\ndocker inspect --format '{{.Name}} {{.State.Status}} {{.State.ExitCode}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{index .Config.Labels \"com.docker.compose.oneoff\"}}/{{.HostConfig.RestartPolicy.Name}}' $ids",
+                "ids=$(docker ps -aq --no-trunc --filter {}) || exit 1; [ -n \"$ids\" ] || { echo 'no such container' >&2; exit 1; }\ndocker inspect --format '{{.Name}} {{.State.Status}} {{.State.ExitCode}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{if index .Config.Labels \"soc.config-sha256\"}}{{if index .Config.Labels \"soc.one-shot\"}}once{{else}}service{{end}}{{else}}foreign{{end}}/{{.HostConfig.RestartPolicy.Name}}' $ids",
                 &[&filter],
             ))
         }
@@ -228,8 +228,10 @@ fn containers_outcome(stdout: &str) -> Outcome {
         let words: Vec<&str> = line.split(' ').collect();
         let [name, state, code, health, restart] = words[..] else { continue };
         count += 1;
-        let one_shot =
-            state == "exited" && code == "0" && (restart.ends_with("/no") || restart.ends_with("/on-failure") || restart.ends_with('/'));
+        // Of containers that stacks made it is known which end by themselves; of others it is guessed.
+        let guessed =
+            restart.starts_with("foreign") && (restart.ends_with("/no") || restart.ends_with("/on-failure") || restart.ends_with('/'));
+        let one_shot = state == "exited" && code == "0" && (restart.starts_with("once") || guessed);
         let running = state == "running" && matches!(health, "healthy" | "none");
         if !one_shot && !running {
             bad.push(printable(&format!(
@@ -293,12 +295,14 @@ mod tests {
     #[test]
     fn containers_must_run_and_be_healthy() {
         assert_eq!(
-            containers_outcome("/web running 0 healthy False/always\n/job exited 0 none False/no\n"),
-            Ok("2 containers healthy".into())
+            containers_outcome("/web running 0 healthy service/always\n/job exited 0 none foreign/no\n/once exited 0 none once/no\n"),
+            Ok("3 containers healthy".into())
         );
         assert_eq!(
-            containers_outcome("/web running 0 unhealthy False/always\n/db exited 1 none False/always\n"),
-            Err("web is running (unhealthy), db is exited".into())
+            containers_outcome(
+                "/web running 0 unhealthy service/always\n/db exited 1 none foreign/always\n/app exited 0 none service/no\n"
+            ),
+            Err("web is running (unhealthy), db is exited, app is exited".into())
         );
     }
 }

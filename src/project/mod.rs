@@ -7,6 +7,7 @@ pub mod ansible;
 pub mod files;
 mod free_form;
 pub mod hosts;
+pub mod images;
 pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
@@ -66,6 +67,8 @@ pub struct Project {
     /// The playbook, absolute.
     pub playbook: PathBuf,
     pub settings: Settings,
+    /// Which images stacks may run.
+    pub images: images::Images,
     pub inventory: Inventory,
     pub plays: Vec<Play>,
     /// Variables of `-e`.
@@ -105,7 +108,9 @@ impl Project {
         let root = options.root.clone().unwrap_or_else(|| locate::root(&playbook, &options.cwd));
         let files = Files::new(root.clone());
         let mut problems = Problems::default();
-        let settings = settings::load(&files, &mut problems);
+        let mut settings = settings::load(&files, &mut problems);
+        let mut images = std::mem::take(&mut settings.images);
+        images::lock(&files, &mut images, &mut problems);
         let extra = Arc::new(variables::extra(&files, &absolute(&options.cwd, &options.extra_vars), &mut problems));
         let plays = playbook::load(&files, &playbook, &extra, &mut problems);
         let search = locate::Search { root: &root, cwd: &options.cwd, playbook: &playbook, needed: !is_local(&plays) };
@@ -123,6 +128,7 @@ impl Project {
             root,
             playbook,
             settings,
+            images,
             inventory,
             plays,
             extra,

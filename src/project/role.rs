@@ -82,6 +82,9 @@ const KINDS: &[(&str, OptionKind)] = &[
     ("bits", OptionKind::Str),
 ];
 
+/// What `requires` of a role may name; `resource::requirement` reads it once it is rendered.
+const REQUIRES: &[&str] = &["cpu", "cpus", "memory", "disk", "ports", "sysctl", "kernel_modules", "subnets"];
+
 /// The names a part's main file may have.
 const MAIN: &[&str] = &["main.yml", "main.yaml", "main.json", "main"];
 
@@ -139,7 +142,12 @@ fn meta(node: &Node, role: &mut Role, problems: &mut Problems) {
     if let Some(specs) = map.get("argument_specs") {
         argument_specs(specs, role, problems);
     }
-    role.requires = map.get("requires").cloned();
+    if let Some(requires) = map.get("requires") {
+        if let Some(map) = problems.map(requires, "`requires`") {
+            problems.only(map, REQUIRES, "`requires`");
+        }
+        role.requires = Some(requires.clone());
+    }
 }
 
 fn argument_specs(node: &Node, role: &mut Role, problems: &mut Problems) {

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::files::Files;
+use super::images::{self, Images};
 use super::lower::Problems;
 
 /// Defaults that a project sets; flags override them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Settings {
     /// Inventories where the playbook has none of its own name.
     pub inventory: Vec<String>,
@@ -20,9 +21,11 @@ pub struct Settings {
     pub remote_user: Option<String>,
     /// The age identity that opens the project's secrets, relative to the project.
     pub identity: Option<PathBuf>,
+    /// `images:`, until the project takes it.
+    pub images: Images,
 }
 
-const KNOWN: &[&str] = &["inventory", "forks", "connect_timeout", "private_key", "remote_user", "identity"];
+const KNOWN: &[&str] = &["inventory", "forks", "connect_timeout", "private_key", "remote_user", "identity", "images"];
 
 /// Reads the settings of a project, if it has any.
 pub(super) fn load(files: &Files, problems: &mut Problems) -> Settings {
@@ -42,6 +45,7 @@ pub(super) fn load(files: &Files, problems: &mut Problems) -> Settings {
             "private_key" => settings.private_key = problems.text(node, "`private_key`").map(|path| relative(files.root(), &path)),
             "remote_user" => settings.remote_user = problems.text(node, "`remote_user`"),
             "identity" => settings.identity = problems.text(node, "`identity`").map(|path| relative(files.root(), &path)),
+            "images" => settings.images = images::settings(node, problems),
             _ => {}
         }
     }

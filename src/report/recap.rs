@@ -10,11 +10,16 @@ use crate::report::{Paint, paint};
 #[derive(Default)]
 pub struct Summary {
     hosts: BTreeMap<String, HostReport>,
+    /// Health checks: host, title, milliseconds, whether it passed.
+    checks: Vec<(String, String, u64, bool)>,
 }
 
 impl Summary {
     /// Takes one event.
     pub fn event(&mut self, event: &Event) {
+        if let (Some(host), EventKind::Check(check)) = (&event.host, &event.kind) {
+            self.checks.push((host.clone(), check.title.clone(), check.milliseconds, check.passed));
+        }
         if let (Some(host), EventKind::HostFinished(report)) = (&event.host, &event.kind) {
             self.hosts.insert(host.clone(), report.clone());
         }
@@ -34,9 +39,28 @@ impl Summary {
             out.push('\n');
         }
         if changes {
+            out.push_str(&self.checks());
             out.push_str(&self.timings());
         }
         out
+    }
+
+    /// How many checks passed, and which took longest.
+    fn checks(&self) -> String {
+        if self.checks.is_empty() {
+            return String::new();
+        }
+        let mut slow: Vec<_> = self.checks.iter().collect();
+        slow.sort_by_key(|check| std::cmp::Reverse(check.2));
+        let shown: Vec<String> = slow
+            .iter()
+            .take(3)
+            .map(|(host, title, milliseconds, _)| {
+                format!("{host} {title} {:.1} s", std::time::Duration::from_millis(*milliseconds).as_secs_f64())
+            })
+            .collect();
+        let passed = self.checks.iter().filter(|check| check.3).count();
+        format!("\nhealth: {passed} of {} checks passed; slowest checks: {}\n", self.checks.len(), shown.join(", "))
     }
 
     fn timings(&self) -> String {

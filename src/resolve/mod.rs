@@ -36,6 +36,7 @@ pub use lint::{check, lint, sorted};
 pub use resolver::{Resolver, RunOptions, resolve};
 
 use crate::diagnostic::Location;
+use crate::resource::requirement::Requirement;
 use crate::resource::{Check, Resource};
 use crate::secret::SecretName;
 
@@ -55,6 +56,16 @@ pub struct HostPlay {
     pub handlers: Vec<Handler>,
     /// Health checks of the play's roles (`verify/`) and of `gate: health`.
     pub checks: Vec<CheckTask>,
+    /// What the play's roles require of the host.
+    pub requires: Vec<RoleRequirement>,
+}
+
+/// `requires` of a role, rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleRequirement {
+    pub role: String,
+    pub at: Location,
+    pub needs: Requirement,
 }
 
 /// A task or a group of tasks.

@@ -8,13 +8,14 @@ use serde_json::Value;
 
 use super::host::HostRun;
 use super::variables::{Frame, Scope, Sourced};
-use super::{Block, CheckTask, Handler, HostPlay, Node as Step, arguments, condition, helpers, tags, task};
+use super::{Block, CheckTask, Handler, HostPlay, Node as Step, RoleRequirement, arguments, condition, helpers, tags, task};
 use crate::diagnostic::Diagnostic;
 use crate::project::playbook::Play;
 use crate::project::role::Role;
 use crate::project::source::Node;
 use crate::project::task::{Action, Common, Item, Meta, RoleUse, TaskDef};
 use crate::project::variables::Layer;
+use crate::resource::requirement::Requirement;
 
 /// Deepest nesting of includes.
 const MAX_DEPTH: usize = 24;
@@ -58,7 +59,7 @@ impl Inherit {
 /// Resolves one play.
 pub(super) fn play<'p>(run: &HostRun<'_, 'p>, index: usize, play: &'p Play) -> HostPlay {
     run.done.borrow_mut().clear();
-    let mut walk = Walk { run, handlers: Vec::new(), checks: Vec::new(), notified: Vec::new(), open: Vec::new() };
+    let mut walk = Walk { run, handlers: Vec::new(), checks: Vec::new(), requires: Vec::new(), notified: Vec::new(), open: Vec::new() };
     let frame = run.frame(None);
     // The play's variables are a layer of the frame already.
     let common = Common { vars: Arc::default(), notify: Vec::new(), ..play.common.clone() };
@@ -80,13 +81,14 @@ pub(super) fn play<'p>(run: &HostRun<'_, 'p>, index: usize, play: &'p Play) -> H
         nodes.extend(post);
     }
     walk.check_notifications();
-    HostPlay { index, nodes, handlers: walk.handlers, checks: walk.checks }
+    HostPlay { index, nodes, handlers: walk.handlers, checks: walk.checks, requires: walk.requires }
 }
 
 struct Walk<'a, 'r, 'p> {
     run: &'a HostRun<'r, 'p>,
     handlers: Vec<Handler>,
     checks: Vec<CheckTask>,
+    requires: Vec<RoleRequirement>,
     /// What tasks notify, with their places.
     notified: Vec<(String, crate::diagnostic::Location)>,
     /// Roles that are being resolved.
@@ -319,6 +321,9 @@ impl Walk<'_, '_, '_> {
             self.handlers(&role.handlers, &Inherit { when: Vec::new(), own: inherit.own.clone(), ..Inherit::default() }, &frame);
         }
         let mut out = self.items(&tasks, inherit, &frame);
+        if !skipped && !out.is_empty() {
+            self.requirement(role, inherit, &frame);
+        }
         if !skipped && !self.run.ended.get() && tags::selected(&inherit.tags, &[], &options.skip_tags) {
             let smoke = if options.smoke { role.smoke.as_slice() } else { &[] };
             for item in role.verify.iter().chain(smoke) {
@@ -329,6 +334,22 @@ impl Walk<'_, '_, '_> {
             }
         }
         out
+    }
+
+    /// What the role requires, once for each different requirement.
+    fn requirement(&mut self, role: &Role, inherit: &Inherit, frame: &Rc<Frame>) {
+        let Some(node) = role.requires.as_ref().filter(|node| !node.is_null()) else { return };
+        let scope = self.run.scope(frame, &inherit.own);
+        let Some(value) = self.run.keep(scope.render(node)) else { return };
+        let read = Requirement::read(&value).map_err(|(key, message)| {
+            let at = node.as_map().and_then(|map| map.get(&key)).map_or(&node.at, |node| &node.at);
+            Diagnostic::error(message).at(at.clone())
+        });
+        let Some(needs) = self.run.keep(read) else { return };
+        let found = RoleRequirement { role: role.name.clone(), at: node.at.clone(), needs };
+        if !self.requires.contains(&found) {
+            self.requires.push(found);
+        }
     }
 
     fn checks_of(&mut self, item: &Item, inherit: &Inherit, frame: &Rc<Frame>) {

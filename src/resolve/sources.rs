@@ -8,7 +8,8 @@ use super::template;
 use super::variables::Scope;
 use crate::diagnostic::Diagnostic;
 use crate::project::Project;
-use crate::resource::Sources;
+use crate::resource::compose::stack::Locked;
+use crate::resource::{ImageRule, Sources};
 use crate::secret::{SecretName, Text};
 
 /// Looks up what one task refers to.
@@ -92,6 +93,20 @@ fn nearest_file(directories: &[PathBuf], name: &str) -> Option<String> {
 }
 
 impl Sources for TaskSources<'_, '_> {
+    fn image(&self, reference: &str) -> ImageRule {
+        let images = &self.project.images;
+        let place = |at: &crate::diagnostic::Location| format!("{}:{}", at.file.display(), at.line);
+        let locked =
+            images.locked.get(reference).map(|lock| Locked { digest: lock.digest.clone(), ids: lock.ids.clone(), at: place(&lock.at) });
+        let allowed = images.allow.is_empty() || images.allow.iter().any(|allowed| allowed.matcher.is_match(reference));
+        let refused = match images.allow.first() {
+            Some(first) if !allowed => Some(format!("is not on the allow-list ({})", place(&first.at))),
+            _ if images.required && locked.is_none() => Some("is not in images.lock: add it with `soc-provision images lock`".to_owned()),
+            _ => None,
+        };
+        ImageRule { unlocked: !images.locked.is_empty() && locked.is_none(), locked, refused }
+    }
+
     fn file(&self, name: &str) -> Result<Vec<u8>, String> {
         let path = self.find("files", name)?;
         self.project.files.bytes(&path).map_err(|diagnostic| diagnostic.message)

@@ -58,7 +58,8 @@ fn held(contained: &[Mark], before: &str) -> Option<String> {
 }
 
 /// The host's IPv4 routes; the same question for all stacks, so it is asked once.
-fn routes() -> Question {
+#[must_use]
+pub fn routes() -> Question {
     Question::Raw { key: "ipv4 routes".to_owned(), script: Script::sh("cat /proc/net/route", &[]) }
 }
 
@@ -95,8 +96,11 @@ impl Resource for ComposeRelease {
         let retry = view.facts.flag(RETRY);
         if let Some(pin) = state.pin.as_ref().filter(|pin| pin.release == release.id && !retry) {
             return Err(Undecided::Refused(format!(
-                "release {} of `{}` was rolled back by {} at {} (seconds since 1970); change it, or apply with --retry-release",
-                pin.release, stack.name, pin.who, pin.when
+                "release {} of `{}` was rolled back by {} at {}; change it, or apply with --retry-release",
+                pin.release,
+                stack.name,
+                pin.who,
+                point_in_time(pin.when)
             )));
         }
         let containers: Vec<Container> = view.containers()?.iter().map(Container::read).collect();
@@ -160,6 +164,7 @@ impl Resource for ComposeRelease {
         let mut out = vec![Claim::ComposeProject(stack.name.clone()), Claim::Path(stack.directory())];
         for service in &stack.services {
             let owner = format!("{}/{}", stack.name, service.name);
+            out.push(Claim::Image { reference: service.image.clone(), owner: service.name.clone() });
             for port in &service.ports {
                 let address = if port.address.is_empty() { "0.0.0.0".to_owned() } else { port.address.clone() };
                 out.push(Claim::PublishedPort { address, port: port.host, protocol: port.protocol.clone(), owner: owner.clone() });
@@ -167,9 +172,18 @@ impl Resource for ComposeRelease {
             let (memory, cpus) = (service.reserved_memory, service.reserved_nano_cpus);
             if memory > 0 || cpus > 0 {
                 let count = u64::from(service.replicas);
-                out.push(Claim::Reservation { owner, milli_cpus: cpus / 1_000_000 * count, memory: memory * count });
+                out.push(Claim::Reservation { owner: owner.clone(), milli_cpus: cpus / 1_000_000 * count, memory: memory * count });
+            }
+            if let Some(memory) = service.memory {
+                out.push(Claim::Limit { owner, memory: memory * u64::from(service.replicas) });
             }
         }
+        let (memory, cpus) = (stack.requires.memory.unwrap_or(0), stack.requires.nano_cpus.unwrap_or(0));
+        if memory > 0 || cpus > 0 {
+            out.push(Claim::Needs { owner: stack.name.clone(), milli_cpus: cpus / 1_000_000, memory });
+        }
+        let disk = stack.requires.disk.iter().map(|(path, &bytes)| Claim::Disk { owner: stack.name.clone(), path: path.clone(), bytes });
+        out.extend(disk);
         for (key, declared) in stack.model.section("networks") {
             if !is_external(Some(declared)) {
                 out.extend(
@@ -200,7 +214,7 @@ impl ComposeRelease {
     /// Every reason why the stack would not come up that can be seen beforehand.
     fn preflight(&self, view: &View<'_>, containers: &[Container]) -> Result<Vec<String>, Undecided> {
         let stack = &self.stack;
-        let mut reasons = preflight::host(stack, view.facts);
+        let mut reasons = preflight::platforms(stack, view.facts);
         match view.docker_info() {
             Ok(Some(info)) => reasons.extend(preflight::versions(info)),
             Ok(None) => reasons.push("Docker does not run here: add `docker_engine` before this stack".to_owned()),
@@ -250,6 +264,12 @@ impl ComposeRelease {
                 Ok(Some(inspect)) => {
                     if let Some(id) = inspect.get("Id").and_then(Value::as_str) {
                         out.insert(service.image.clone(), id.to_owned());
+                        if let Some(lock) = self.stack.locked.get(&service.image).filter(|lock| !lock.fits(inspect)) {
+                            reasons.push(format!(
+                                "image `{}` of service `{}` is {id} on the host, and {} has another: bring the locked one, or look at this one and lock it with `soc-provision images lock`",
+                                service.image, service.name, lock.at
+                            ));
+                        }
                     }
                 }
                 Ok(None) if self.stack.pull == "never" && !self.stack.provided.contains(&service.image) => {
@@ -364,6 +384,13 @@ impl ComposeRelease {
         ];
         plan
     }
+}
+
+/// Seconds since 1970 as people read them.
+#[must_use]
+pub fn point_in_time(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| format!("{seconds} s since 1970"), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
 /// Services whose containers mount a file of the release.

@@ -203,6 +203,12 @@ impl Image {
         Ok(Self { name, state, origin, notes })
     }
 
+    /// Whether it is pulled, by whatever its tag means today.
+    #[must_use]
+    pub fn is_pulled_by_tag(&self) -> bool {
+        matches!(self.origin, Origin::Registry { digest: None })
+    }
+
     /// Whether the host must have [`BUSYBOX`] to make the image.
     #[must_use]
     pub fn needs_busybox(&self) -> bool {

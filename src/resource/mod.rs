@@ -41,6 +41,7 @@ pub mod package;
 pub mod plan;
 pub mod reboot;
 pub mod repository;
+pub mod requirement;
 mod running;
 pub mod seccomp_profile;
 pub mod secret;
@@ -175,6 +176,14 @@ pub enum Claim {
     Timer(String),
     /// A reservation on the host, for preflight: CPUs in thousandths, memory in bytes.
     Reservation { owner: String, milli_cpus: u64, memory: u64 },
+    /// A limit of memory in bytes, for preflight: it may exceed what the host has.
+    Limit { owner: String, memory: u64 },
+    /// What a stack says that it needs in all, for preflight; see [`Claim::Reservation`].
+    Needs { owner: String, milli_cpus: u64, memory: u64 },
+    /// An image that a service runs, by reference.
+    Image { reference: String, owner: String },
+    /// Space that a stack needs at a path, in bytes.
+    Disk { owner: String, path: String, bytes: u64 },
 }
 
 /// A place on a host that a project may own.
@@ -294,6 +303,22 @@ pub trait Sources {
     /// # Errors
     /// What is wrong with the template, with its file, line and column.
     fn template(&self, name: &str) -> Result<Text, String>;
+
+    /// What the project says of an image: `images.lock` and the allow-list.
+    fn image(&self, _reference: &str) -> ImageRule {
+        ImageRule::default()
+    }
+}
+
+/// What a project says of an image.
+#[derive(Clone, Debug, Default)]
+pub struct ImageRule {
+    /// As it is locked.
+    pub locked: Option<compose::stack::Locked>,
+    /// Why it must not be used; continues a sentence about it.
+    pub refused: Option<String>,
+    /// There is a lock file, and it is not in it.
+    pub unlocked: bool,
 }
 
 /// What a kind may look at while it is built from its arguments.

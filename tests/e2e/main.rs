@@ -15,4 +15,5 @@ mod harness;
 mod keep;
 mod soc;
 mod soc_prod;
+mod stacks;
 mod tls;

@@ -1,6 +1,7 @@
 # What the steps of a Compose stack share; POSIX sh. Set before: stack, dir, wait (seconds).
 umask 022
 say() { printf '%s\n' "$*" >&2; }
+why() { say "reason: $*"; } # the engine shows these lines first
 now() { date +%s; }
 # Docker under userns-remap maps a container's uid 0 to this uid of the host.
 offset() { docker info -f '{{.DockerRootDir}}' 2>/dev/null | sed -n 's|.*/\([0-9][0-9]*\)\.[0-9][0-9]*$|\1|p'; }
@@ -40,7 +41,7 @@ compose() { # RELEASE ARGUMENT...
   (
     if [ -f "$dir/releases/$rel/env.sh" ]; then . "$dir/releases/$rel/env.sh"; fi
     COMPOSE_ANSI=never; export COMPOSE_ANSI
-    exec timeout -k 10 "$((wait + 120))" docker compose -p "$stack" --project-directory "$dir" -f "$dir/releases/$rel/compose.yml" "$@"
+    exec timeout -k 10 "$((wait + 120))" docker compose --progress quiet -p "$stack" --project-directory "$dir" -f "$dir/releases/$rel/compose.yml" "$@"
   ) </dev/null
 }
 ids() { # SERVICE: its containers, long ids
@@ -74,7 +75,7 @@ wait_ids() {
       if [ "$restarts" -gt 3 ]; then return 1; fi
     done
     if [ $good = 1 ]; then calm=$((calm + 1)); [ $calm -ge 2 ] && return 0; else calm=0; fi
-    if [ "$(now)" -ge $until ]; then say "not healthy after $wait seconds"; return 1; fi
+    if [ "$(now)" -ge $until ]; then why "not healthy after $wait seconds"; return 1; fi
     sleep 0.5
   done
 }
@@ -82,18 +83,25 @@ set_state() { status=${1:-gone} health=${2:-none} code=${3:-0} restarts=${4:-0} 
 wait_service() { # SERVICE ONE_SHOT COUNT
   # shellcheck disable=SC2046
   set -- "$1" "$2" "$3" $(ids "$1")
-  if [ $(($# - 3)) -lt "$3" ]; then say "$1: $(($# - 3)) of $3 containers exist"; return 1; fi
+  if [ $(($# - 3)) -lt "$3" ]; then why "$(($# - 3)) of $3 containers of service $1 exist"; return 1; fi
   svc=$1 one=$2; shift 3
   wait_ids "$one" "$@" || { report "$svc"; return 1; }
 }
-# What the containers of a service say about themselves, for whoever reads why it failed.
+# What the containers of a service say about themselves, for whoever reads why it failed; the most
+# telling comes last, since only the last lines are shown.
 report() {
   for id in $(ids "$1"); do
-    docker inspect -f "service $1, container {{.Name}}: {{.State.Status}}, exit code {{.State.ExitCode}}{{if .State.OOMKilled}}, killed for lack of memory{{end}}{{if .State.Error}}, {{.State.Error}}{{end}}, restarts {{.RestartCount}}" "$id" >&2
+    sick "$id" || continue
+    docker logs --tail 10 "$id" 2>&1 | cut -c1-300 | sed 's/^/  | /' >&2
     docker inspect -f '{{if .State.Health}}{{range .State.Health.Log}}{{.ExitCode}} {{json .Output}}
-{{end}}{{end}}' "$id" 2>/dev/null | grep . | tail -3 | sed 's/^/  health check: exit /' >&2
-    docker logs --tail 15 "$id" 2>&1 | sed 's/^/  | /' >&2
+{{end}}{{end}}' "$id" 2>/dev/null | grep . | tail -3 | uniq | cut -c1-300 | sed 's/^/  health check: exit /' >&2
+    say "service $1, container $(docker inspect -f '{{.Name}}: {{.State.Status}}{{if .State.Health}} ({{.State.Health.Status}}){{end}}, exit code {{.State.ExitCode}}{{if .State.OOMKilled}}, killed for lack of memory{{end}}{{if .State.Error}}, {{.State.Error}}{{end}}, restarts {{.RestartCount}}' "$id" | cut -c2-)"
   done
+}
+sick() { # ID: whether the container is not as it should be
+  case $(docker inspect -f '{{.State.Status}}/{{if .State.Health}}{{.State.Health.Status}}{{end}}/{{.State.ExitCode}}' "$1" 2>/dev/null) in
+    running/healthy/* | running//* | exited/*/0) return 1 ;;
+  esac
 }
 
 # ---- one service; ups RELEASE SERVICE ARGUMENT... --------------------------------------------------------------
@@ -104,7 +112,7 @@ start() { # SERVICE ONE_SHOT COUNT
 recreate() { # SERVICE ONE_SHOT COUNT
   ups "$new" "$1" --force-recreate --scale "$1=$3" && wait_service "$@" || { report_once "$1"; return 1; }
 }
-report_once() { [ "${reported:-}" = "$1" ] || say "service $1 of release $new failed"; reported=$1; }
+report_once() { [ "${reported:-}" = "$1" ] || why "service \`$1\` of release $new did not get healthy"; reported=$1; }
 # roll SERVICE COUNT OLD...: each new container is healthy before an old one goes.
 roll() {
   svc=$1 count=$2; shift 2
@@ -152,7 +160,7 @@ retag() { # RELEASE
   [ -f "$dir/releases/$1/images" ] || return 0
   while read -r ref id; do
     case $ref in *@* | sha256:*) continue ;; esac
-    [ "$(docker image inspect -f '{{.Id}}' "$ref" 2>/dev/null)" = "$id" ] || docker tag "$id" "$ref" || return 1
+    [ "$(docker image inspect -f '{{.Id}}' "$ref" 2>/dev/null)" = "$id" ] || docker tag "$id" "$ref" || { why "image $ref of release $1 is not on this host any more"; return 1; }
   done <"$dir/releases/$1/images"
 }
 # go_to RELEASE: everything as that release has it; Compose's own hash finds what differs, since all
@@ -168,46 +176,77 @@ go_to() {
 }
 # ---- data and jobs ----------------------------------------------------------------------------------------
 one_off() { svc=$1; shift; compose "$new" run --rm -T --no-deps --entrypoint sh "$svc" -c "$1" >&2; } # SERVICE COMMAND
-# migrate ID SERVICE BACKUP RUN VERIFY: once for each id, with the service stopped; empty commands are left out.
+# migrate ID SERVICE HOW BACKUP RUN VERIFY RESTORE: once for each id, with the service stopped; empty
+# commands are left out. `migrations/ID` says `begun` or `done`, when, by which release, for which
+# service and how it is undone. One that was cut off is done anew, on the data from before it if
+# they can be put back.
+migrated=''
 migrate() {
-  [ ! -f "$dir/migrations/$1" ] || return 0
+  state='' ; [ ! -f "$dir/migrations/$1" ] || read -r state rest <"$dir/migrations/$1"
+  [ "$state" != done ] || return 0
+  migrated=1
   for id in $(ids "$2"); do docker stop "$id" >/dev/null; done
-  if [ -n "$3" ]; then one_off "$2" "$3" || { say "the backup before migration $1 failed"; return 1; }; fi
-  mkdir -p "$dir/migrations" && now >"$dir/migrations/$1" && sync "$dir/migrations/$1" || return 1
-  one_off "$2" "$4" || { say "migration $1 failed"; return 1; }
-  if [ -n "$5" ]; then one_off "$2" "$5" || { say "migration $1 is not as it should be"; return 1; }; fi
+  if [ "$state" = begun ]; then
+    say "migration $1 was cut off the last time"
+    if [ -n "$6" ] && one_off "$2" "$6"; then note_migration done "$@"; return; fi
+    if [ -n "$7" ]; then one_off "$2" "$7" || { say "the data from before migration $1 could not be put back"; return 1; }; fi
+  elif [ -n "$4" ]; then
+    one_off "$2" "$4" || { why "the backup before migration $1 failed; the data were not touched"; return 1; }
+  fi
+  note_migration begun "$@" || return 1
+  one_off "$2" "$5" || { why "migration $1 failed"; return 1; }
+  if [ -n "$6" ]; then one_off "$2" "$6" || { why "migration $1 is not as it should be"; return 1; }; fi
+  note_migration done "$@"
 }
-# Before an older release may run: the data as it was before that release's migration.
-unmigrate() { # RELEASE
-  [ -f "$dir/releases/$1/migration" ] || return 0
-  read -r id svc how <"$dir/releases/$1/migration"
-  [ -f "$dir/migrations/$id" ] || return 0
-  case $how in
-    compatible) return 0 ;;
-    restore)
-      say "putting back the data from before migration $id"
-      compose "$1" stop "$svc" >&2
-      compose "$1" run --rm -T --no-deps --entrypoint sh "$svc" -c "$(cat "$dir/releases/$1/restore")" >&2 || { say "the backup could not be put back; no older release is started on data that it cannot read"; return 1; }
-      rm -f "$dir/migrations/$id" ;;
-    *) say "migration $id cannot be undone, and older releases cannot read its data: declare \`restore\` to go back"; return 1 ;;
-  esac
+note_migration() { # STATE ID SERVICE HOW BACKUP RUN VERIFY RESTORE
+  mkdir -p "$dir/migrations" "$dir/restore" && printf '%s\n' "$8" >"$dir/restore/$2" || return 1
+  printf '%s %s %s %s %s\n' "$1" "$(now)" "$new" "$3" "$4" >"$dir/migrations/$2.new" || return 1
+  mv -f "$dir/migrations/$2.new" "$dir/migrations/$2" && sync "$dir/migrations" "$dir/restore/$2"
+}
+# Which migrations a release's data went through, so that the way back to it is known.
+remember_migrations() { (cd "$dir/migrations" 2>/dev/null && ls) >"$dir/releases/$1/done"; return 0; } # RELEASE
+# undo TO FROM: the data as release TO can read them. Nothing is stopped if that cannot be had.
+undo() {
+  undone=''
+  for m in $( (cd "$dir/migrations" 2>/dev/null && ls -t) ); do
+    grep -qsxF "$m" "$dir/releases/$1/done" && continue
+    read -r state when by svc how <"$dir/migrations/$m"
+    case $how in
+      compatible) continue ;;
+      restore) undone="$undone $m" ;;
+      *) why "release $1 cannot read the data: migration $m (by release $by) cannot be undone; declare \`restore\` to be able to go back"; return 1 ;;
+    esac
+  done
+  for m in $undone; do
+    read -r state when by svc how <"$dir/migrations/$m"
+    say "putting back the data from before migration $m"
+    [ -f "$dir/releases/$by/compose.yml" ] || by=$2
+    for id in $(ids "$svc"); do docker stop "$id" >/dev/null; done
+    compose "$by" run --rm -T --no-deps --entrypoint sh "$svc" -c "$(cat "$dir/restore/$m")" >&2 || { why "the backup could not be put back; no older release is started on data that it cannot read"; return 1; }
+    rm -f "$dir/migrations/$m" "$dir/restore/$m"
+  done
 }
 # job NAME DIGEST SERVICE COMMAND UNLESS: in the first container of a running service.
 job() {
   id=$(ids "$3" | head -n 1)
   if [ -n "$5" ] && docker exec "$id" sh -c "$5" </dev/null >/dev/null 2>&1; then :
-  else docker exec "$id" sh -c "$4" </dev/null >&2 || { say "job $1 in service $3 failed"; return 1; }; fi
+  else docker exec "$id" sh -c "$4" </dev/null >&2 || { why "job $1 in service $3 failed"; return 1; }; fi
   mkdir -p "$dir/jobs" && echo "$2" >"$dir/jobs/$1"
+}
+# What a look at the whole stack finds, in a few lines, while it is still as it failed.
+short() {
+  (full=0; diagnose) 2>/dev/null | awk -F'\t' '$1 == "bad" && $3 !~ /^health check:/ && n++ < 5 { print "reason: " $2 ": " $3 }' >&2
 }
 # back: after the new release failed. 96 says that what ran before runs again.
 back() {
   echo "$new $(now)" >"$dir/failed"
-  if [ -z "${old:-}" ] || [ ! -d "$dir/releases/$old" ]; then say "there is no earlier release to go back to"; exit 1; fi
-  if [ "$old" = "$new" ]; then say "release $new was current already; it stays"; exit 1; fi
-  unmigrate "$new" || exit 1
+  short
+  if [ -z "${old:-}" ] || [ ! -d "$dir/releases/$old" ]; then why "there is no earlier release to go back to"; exit 1; fi
+  if [ "$old" = "$new" ]; then why "release $new was current already; it stays"; exit 1; fi
+  undo "$old" "$new" || exit 1
   say "going back to release $old"
-  if go_to "$old"; then say "release $old is back and healthy"; exit 96; fi
-  say "release $old did not come back either"
+  if go_to "$old"; then why "release $old is back and healthy"; exit 96; fi
+  why "release $old did not come back either"
   exit 1
 }
 # Keeps the last releases; files and secrets that neither they nor a container use go.

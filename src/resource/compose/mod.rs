@@ -5,6 +5,7 @@
 pub mod compare;
 pub mod contained;
 pub mod container;
+pub mod diagnosis;
 pub mod harden;
 pub mod host;
 pub mod interpolate;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::compare::subnets;
 use super::container::Container;
 use super::service::{Service, host_name, is_external};
-use super::stack::{Requirements, Stack};
+use super::stack::Stack;
 use crate::facts::Facts;
 
 /// The oldest Docker that `docker compose up --wait`, `start_interval` and the rest work with.
@@ -73,44 +73,27 @@ pub fn networks(stack: &Stack, existing: &BTreeSet<String>, routes: &str) -> Vec
             if is_external(Some(declared)) || existing.contains(&name) {
                 continue;
             }
-            let clash = routes.lines().skip(1).filter_map(route).find(|(_, other)| other.1 > 0 && overlaps(*other, range));
-            if let Some((interface, (base, length))) = clash {
-                let base = std::net::Ipv4Addr::from(base);
-                reasons.push(format!("subnet {subnet} of network `{key}` overlaps with {base}/{length} on `{interface}`"));
+            if let Some(route) = clash(&subnet, routes) {
+                reasons.push(format!("subnet {subnet} of network `{key}` overlaps with {route}"));
             }
         }
     }
     reasons
 }
 
-/// Architecture and what the stack requires of the host.
+/// The route of the host that a subnet overlaps with, in words.
 #[must_use]
-pub fn host(stack: &Stack, facts: &Facts) -> Vec<String> {
-    let mut reasons: Vec<String> = stack.services.iter().filter_map(|service| platform(service, facts)).collect();
-    let Requirements { memory, nano_cpus, disk, .. } = &stack.requires;
-    let total = facts.number("ansible_memtotal_mb").map(|megabytes| megabytes << 20);
-    if let (Some(wanted), Some(total)) = (memory, total)
-        && total < *wanted
-    {
-        reasons.push(format!("{} MiB of memory are required, the host has {}", wanted >> 20, total >> 20));
-    }
-    if let (Some(wanted), Some(cpus)) = (nano_cpus, facts.number("ansible_processor_vcpus"))
-        && cpus * 1_000_000_000 < *wanted
-    {
-        reasons.push(format!("{} processors are required, the host has {cpus}", wanted.div_ceil(1_000_000_000)));
-    }
-    for (path, wanted) in disk {
-        if let Some(free) = free(facts, path)
-            && free < *wanted
-        {
-            reasons.push(format!("{} MiB free at `{path}` are required, there are {}", wanted >> 20, free >> 20));
-        }
-    }
-    let reserved: u64 = stack.services.iter().map(|service| service.reserved_memory * u64::from(service.replicas)).sum();
-    if let Some(total) = total.filter(|&total| total > 0 && total < reserved) {
-        reasons.push(format!("the services reserve {} MiB of memory, the host has {}", reserved >> 20, total >> 20));
-    }
-    reasons
+pub fn clash(subnet: &str, routes: &str) -> Option<String> {
+    let range = cidr(subnet)?;
+    let (interface, (base, length)) = routes.lines().skip(1).filter_map(route).find(|(_, other)| other.1 > 0 && overlaps(*other, range))?;
+    Some(format!("{}/{length} on `{}`", std::net::Ipv4Addr::from(base), interface.escape_debug()))
+}
+
+/// Services for another architecture than the host's. What services need of memory, processors and
+/// disk is summed over all stacks of a host, and so not looked at here.
+#[must_use]
+pub fn platforms(stack: &Stack, facts: &Facts) -> Vec<String> {
+    stack.services.iter().filter_map(|service| platform(service, facts)).collect()
 }
 
 /// Whether Docker and Compose are new enough, by `docker info`.
@@ -151,20 +134,9 @@ fn platform(service: &Service, facts: &Facts) -> Option<String> {
     (!have.is_empty() && arch != have).then(|| format!("service `{}` is for {wanted}, the host is linux/{have}", service.name))
 }
 
-/// Free bytes of the file system that a path lies in.
-fn free(facts: &Facts, path: &str) -> Option<u64> {
-    let mounts = facts.vars().get("ansible_mounts")?.as_array()?;
-    let inside = |mount: &str| mount == "/" || path.strip_prefix(mount).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    mounts
-        .iter()
-        .filter_map(|mount| Some((mount.get("mount")?.as_str()?, mount.get("size_available")?.as_u64()?)))
-        .filter(|(mount, _)| inside(mount))
-        .max_by_key(|(mount, _)| mount.len())
-        .map(|(_, free)| free)
-}
-
 /// The process that listens on a port, in words.
-fn listener(listening: &str, port: u16, protocol: &str, address: &str) -> Option<String> {
+#[must_use]
+pub fn listener(listening: &str, port: u16, protocol: &str, address: &str) -> Option<String> {
     listening.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [kind, _, _, _, local, ..] = words[..] else { return None };

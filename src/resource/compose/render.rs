@@ -21,6 +21,9 @@ pub const INPUTS: &str = "soc.inputs";
 /// Label: digest of the service's definition.
 pub const CONFIG: &str = "soc.config-sha256";
 
+/// Label: the service ends by itself, and is well when it has ended with 0.
+pub const ONE_SHOT: &str = "soc.one-shot";
+
 /// A release of a stack.
 #[derive(Clone, Debug)]
 pub struct Release {
@@ -271,6 +274,9 @@ impl Renderer<'_> {
             _ => Map::new(),
         };
         labels.insert(CONFIG.to_owned(), json!(config));
+        if self.stack.services.iter().any(|service| service.name == name && service.one_shot) {
+            labels.insert(ONE_SHOT.to_owned(), json!("true"));
+        }
         if !inputs.is_empty() {
             labels.insert(INPUTS.to_owned(), json!(inputs));
         }
@@ -417,6 +423,7 @@ configs: {inline: {content: 'a=1'}}
             requires: Requirements::default(),
             apparmor: [].into(),
             apparmor_if_available: false,
+            locked: BTreeMap::new(),
         };
         let mut digests = KeyedDigests::default();
         digests.insert(name("db_password"), inputs.db.to_owned());

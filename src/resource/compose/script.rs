@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::compare::{Action, Difference};
+use super::diagnosis;
 use super::host::HostState;
 use super::render::Release;
-use super::stack::{FileContent, Job, ROOT, Reload, Stack, StackFile};
+use super::stack::{FileContent, Job, Migration, ROOT, Reload, Stack, StackFile};
 use crate::resource::plan::{Step, Upload};
 use crate::secret::{Text, sha256};
 use crate::shell::Script;
@@ -51,31 +52,32 @@ pub fn remove(stack: &str, wipe_data: bool) -> Vec<Step> {
 
 /// The steps of `soc-provision rollback`: to a release that the host still has, or to the one
 /// before the current one. The release that is left is pinned: it does not come back by itself.
+/// `wait` is how many seconds a service may take to become healthy.
 #[must_use]
-pub fn rollback(stack: &str, to: Option<&str>, who: &str) -> Vec<Step> {
-    let script = header(stack, 300, "never", "", "")
-        .then("to={} who={}\n", &[to.unwrap_or_default(), who])
-        .then(
-            r#"refuse_contained
-old=$(current) || { say "no release of $stack is current"; exit 1; }
+pub fn rollback(stack: &str, to: Option<&str>, who: &str, wait: u64) -> Vec<Step> {
+    let script = header(stack, wait, "never", "", "").then("to={} who={}\n", &[to.unwrap_or_default(), who]).then(
+        r#"refuse_contained
+old=$(current) || { why "no release of $stack is current"; exit 1; }
 [ -n "$to" ] || to=$(tac "$dir/history" | awk -v c="$old" '$2 != c { print $2; exit }')
-[ -n "$to" ] || { say "there is no release before $old"; exit 1; }
-[ "$to" != "$old" ] || { say "release $to is current already"; exit 1; }
-[ -f "$dir/releases/$to/compose.yml" ] || { say "release $to is not on this host; it has: $(ls "$dir/releases" | tr '\n' ' ')"; exit 1; }
+[ -n "$to" ] || { why "there is no release before $old"; exit 1; }
+[ "$to" != "$old" ] || { why "release $to is current already"; exit 1; }
+[ -f "$dir/releases/$to/compose.yml" ] || { why "release $to is not on this host; it has: $(ls "$dir/releases" | tr '\n' ' ')"; exit 1; }
 new=$to
-unmigrate "$old" || exit 1
+undo "$to" "$old" || exit 1
 if go_to "$to"; then
-  switch "$to" && echo "$old $(now) $who" >"$dir/pin" && say "release $to is current and healthy; $old does not come back without --retry-release"
+  switch "$to" && echo "$old $(now) $who" >"$dir/pin" && sync "$dir/pin" || exit 1
+  say "release $to is current and healthy; $old does not come back without --retry-release"
 else
-  say "release $to did not get healthy; going back to $old"
-  go_to "$old" && exit 96
+  why "release $to did not get healthy; going back to $old"
+  go_to "$old" && { why "release $old is back and healthy"; exit 96; }
+  why "release $old did not come back either"
   exit 1
 fi
 "#,
-            &[],
-        );
+        &[],
+    );
     let title = to.map_or_else(|| format!("roll {stack} back"), |to| format!("roll {stack} back to release {to}"));
-    vec![Step::new(title, script).deadline(Duration::from_secs(1800)).surviving()]
+    vec![Step::new(title, script).deadline(Duration::from_secs((wait + 120) * 4)).surviving()]
 }
 
 /// What the validator runs before any step: Compose's own opinion of the file. Without Compose
@@ -103,7 +105,9 @@ pub fn job_digest(job: &Job) -> String {
 
 fn header(stack: &str, wait: u64, pull: &str, new: &str, old: &str) -> Script {
     let dir = format!("{ROOT}/{stack}");
-    Script::sh("stack={} dir={} wait={} pull={} new={} old={}\n", &[stack, &dir, &wait.to_string(), pull, new, old]).then(LIBRARY, &[])
+    Script::sh("stack={} dir={} wait={} pull={} new={} old={}\n", &[stack, &dir, &wait.to_string(), pull, new, old])
+        .then(LIBRARY, &[])
+        .then(diagnosis::FUNCTIONS, &[])
 }
 
 /// Files, secrets and the release's own directory. What is right already is not sent.
@@ -180,17 +184,6 @@ fn records(stack: &Stack, release: &Release) -> Vec<(&'static str, String)> {
     if !release.live.is_empty() {
         out.push(("live", lines(release.live.iter().map(|(to, from)| format!("{to} {from}")).collect())));
     }
-    if let Some(migration) = &stack.migrate {
-        let how = match &migration.restore {
-            Some(_) => "restore",
-            None if migration.incompatible => "incompatible",
-            None => "compatible",
-        };
-        out.push(("migration", format!("{} {} {how}\n", migration.id, migration.service)));
-        if let Some(restore) = &migration.restore {
-            out.push(("restore", restore.clone()));
-        }
-    }
     out
 }
 
@@ -205,8 +198,11 @@ fn body(stack: &Stack, difference: &Difference) -> Script {
     script = script.then("sync_live \"$new\" || back\n", &[]);
     if let Some(migration) = &stack.migrate {
         let text = |command: &Option<String>| command.clone().unwrap_or_default();
-        let (backup, verify) = (text(&migration.backup), text(&migration.verify));
-        script = script.then("migrate {} {} {} {} {} || back\n", &[&migration.id, &migration.service, &backup, &migration.run, &verify]);
+        let (backup, verify, restore) = (text(&migration.backup), text(&migration.verify), text(&migration.restore));
+        let Migration { id, service, run, .. } = migration;
+        script = script
+            .then("migrate {} {} {}", &[id, service, migration.undone()])
+            .then(" {} {} {} {} || back\n", &[&backup, run, &verify, &restore]);
     }
     for action in &difference.actions {
         let Some(service) = stack.services.iter().find(|service| service.name == action.service()) else { continue };
@@ -230,6 +226,13 @@ fn body(stack: &Stack, difference: &Difference) -> Script {
             },
         };
     }
+    // A migration stops its service, whether that differs or not.
+    let migrating = stack.migrate.as_ref().map(|migration| migration.service.as_str());
+    let untouched = |name: &&str| !difference.actions.iter().any(|action| action.service() == *name);
+    if let Some(service) = migrating.filter(untouched).and_then(|name| stack.services.iter().find(|service| service.name == name)) {
+        let (one_shot, count) = (u8::from(service.one_shot).to_string(), service.replicas.to_string());
+        script = script.then("[ -z \"$migrated\" ] || start {} {} {} || back\n", &[&service.name, &one_shot, &count]);
+    }
     script
 }
 
@@ -246,7 +249,10 @@ fn finish(stack: &Stack, release: &Release, state: &HostState) -> Script {
         script = script.then("rm -f \"$dir/pin\"\n", &[]);
     }
     script
-        .then("remember_images \"$new\"; switch \"$new\" || exit 1\nrm -rf \"$dir/failed\" \"$dir/incoming\"\n", &[])
+        .then(
+            "remember_images \"$new\"; remember_migrations \"$new\"; switch \"$new\" || exit 1\nrm -rf \"$dir/failed\" \"$dir/incoming\"\n",
+            &[],
+        )
         .then("prune {}\n", &[&stack.keep.to_string()])
 }
 
@@ -274,7 +280,7 @@ mod tests {
 
     #[test]
     fn scripts_that_survive_hold_no_secrets() {
-        for step in rollback("demo", None, "ann").into_iter().chain(remove("demo", true)) {
+        for step in rollback("demo", None, "ann", 60).into_iter().chain(remove("demo", true)) {
             assert!(step.survives && step.script.secrets().is_empty());
         }
     }

@@ -49,6 +49,31 @@ pub struct Stack {
     /// AppArmor profiles that services ask for, and whether a host without AppArmor may go on.
     pub apparmor: BTreeSet<String>,
     pub apparmor_if_available: bool,
+    /// Images that the project has locked, by reference.
+    pub locked: BTreeMap<String, Locked>,
+}
+
+/// An image as `images.lock` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// The registry's digest.
+    pub digest: Option<String>,
+    /// Ids that it may have on a host.
+    pub ids: Vec<String>,
+    /// `images.lock:5`.
+    pub at: String,
+}
+
+impl Locked {
+    /// Whether what a host has under the name is the image.
+    #[must_use]
+    pub fn fits(&self, inspect: &Value) -> bool {
+        let id = inspect.get("Id").and_then(Value::as_str).unwrap_or_default();
+        let digests = inspect.get("RepoDigests").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let mut digests = digests.filter_map(|digest| digest.split_once('@').map(|(_, digest)| digest));
+        self.ids.iter().any(|known| known == id)
+            || self.digest.as_deref().is_some_and(|wanted| wanted == id || digests.any(|digest| digest == wanted))
+    }
 }
 
 /// A file of a stack.
@@ -103,6 +128,18 @@ pub struct Migration {
     pub restore: Option<String>,
     /// Older releases cannot read the data afterwards.
     pub incompatible: bool,
+}
+
+impl Migration {
+    /// How an older release gets data that it can read: `compatible`, `restore`, `incompatible`.
+    #[must_use]
+    pub fn undone(&self) -> &'static str {
+        match &self.restore {
+            Some(_) => "restore",
+            None if self.incompatible => "incompatible",
+            None => "compatible",
+        }
+    }
 }
 
 /// A one-off job in a running service, run again when its text changes.

@@ -1,0 +1,29 @@
+//! `soc-provision images`: clap structs only.
+
+use clap::{Args, Subcommand};
+
+use super::RunArgs;
+
+#[derive(Debug, Args, Clone)]
+pub struct ImagesArgs {
+    #[command(subcommand)]
+    pub command: ImagesCommand,
+}
+
+/// What to do about images.
+#[derive(Debug, Subcommand, Clone)]
+pub enum ImagesCommand {
+    /// Write `images.lock`: the digests of the images that the playbook's stacks use, as the hosts have them
+    Lock(LockArgs),
+    /// List the images that the playbook's stacks use: who, which, locked or not
+    List(RunArgs),
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct LockArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Only say what would be written; exit with 3 if it differs from what is there
+    #[arg(short = 'C', long)]
+    pub check: bool,
+}

@@ -1,0 +1,291 @@
+//! Compose stacks as releases, on real Docker: what a change recreates, going back by itself and by
+//! hand, updates that are cut off, preflight, diagnosis.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use crate::harness::{Lab, Project, Run, command, recap, series, soc};
+
+/// A lab with Docker and a project on it.
+struct Site {
+    lab: Lab,
+    project: Project,
+    inventory: String,
+}
+
+impl Site {
+    fn new() -> Option<Self> {
+        let lab = Lab::containers(1, &["--docker"])?;
+        let inventory = lab.inventory().display().to_string();
+        Some(Self { lab, project: Project::new(&[]), inventory })
+    }
+
+    /// A playbook of one stack.
+    fn write(&self, stack: &str) {
+        let indented = stack.trim_end().replace('\n', "\n      ");
+        self.project.write("playbooks/p.yml", &format!("- hosts: h1\n  tasks:\n    - {indented}\n"));
+    }
+
+    fn run(&self, words: &[&str]) -> Run {
+        soc(self.project.dir.path(), &[words, &["-i", &self.inventory, "-l", "h1"]].concat())
+    }
+
+    /// Applies, which must succeed; the number of changed tasks and the round trips.
+    fn apply(&self) -> (u64, u64) {
+        let run = self.run(&["apply", "p.yml", "--format", "json"]).ok().json();
+        (recap(&run, "h1", "changed"), run["hosts"]["h1"]["round_trips"].as_u64().unwrap())
+    }
+
+    fn sh(&self, script: &str) -> String {
+        self.lab.sh("h1", script)
+    }
+
+    fn secret(&self, name: &str, value: &str) {
+        let mut child =
+            command(self.project.dir.path(), &["secrets", "set", name]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    /// Containers of a project: name without the project, and id.
+    fn containers(&self, project: &str) -> BTreeMap<String, String> {
+        let lines = self.sh(&format!(
+            "docker ps -a --no-trunc --filter label=com.docker.compose.project={project} --format '{{{{.Names}}}} {{{{.ID}}}}'"
+        ));
+        let pair = |line: &str| {
+            let (name, id) = line.split_once(' ').unwrap();
+            (name.trim_start_matches(&format!("{project}-")).to_owned(), id.to_owned())
+        };
+        lines.lines().map(pair).collect()
+    }
+
+    fn current(&self, project: &str) -> String {
+        self.sh(&format!("readlink /var/lib/soc-provision/stacks/{project}/current"))
+    }
+
+    /// Every container of the project runs and is healthy, and there are as many as that.
+    fn healthy(&self, project: &str, count: usize) {
+        let states = self.sh(&format!(
+            "docker inspect -f '{{{{.State.Status}}}}/{{{{.State.Health.Status}}}}' $(docker ps -aq --filter label=com.docker.compose.project={project})"
+        ));
+        assert_eq!(states.lines().filter(|line| *line == "running/healthy").count(), count, "{states}");
+        assert_eq!(states.lines().count(), count, "{states}");
+    }
+}
+
+const EXACT: &str = r#"compose_stack:
+  name: exact
+  pull: never
+  health: {timeout: 60s}
+  compose:
+    services:
+      web: {image: "exact-web:1", user: "1000", ports: ["127.0.0.1:18080:8080"], volumes: ["./files/conf:/etc/web:ro"], deploy: {resources: {limits: {memory: 64M, cpus: "0.5"}}}}
+      app: {image: "exact-app:1", user: "1000", volumes: ["./files/app.conf:/etc/app.conf:ro"], secrets: [token]}
+      db: {image: "exact-db:1", user: "1000", secrets: [token], configs: [tuning], volumes: ["data:/data"]}
+      live: {image: "exact-db:1", user: "1000", volumes: ["./files/live:/etc/live:ro"]}
+    volumes: {data: {}}
+    configs: {tuning: {content: "size=TUNING"}}
+  files:
+    - {content: "web=WEB", dest: conf/web.conf}
+    - {content: "app=APP", dest: app.conf}
+    - {content: "live=LIVE", dest: live/live.conf}
+  secrets:
+    token: {secret: token, uid: 1000}
+  reload:
+    live: {signal: HUP}
+  seccomp: {db: seccomp.json}
+  images:
+    "exact-web:1": {stand_in: {listen: [8080], user: 1000}}
+    "exact-app:1": {stand_in: {listen: [8000], user: 1000, health: "true APPHEALTH"}}
+    "exact-db:1": {stand_in: {listen: [5432], user: 1000, writes: [/data]}}
+"#;
+
+const SECCOMP: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["acct"], "action": "SCMP_ACT_ERRNO"}]}"#;
+
+#[test]
+fn each_change_recreates_exactly_the_services_that_use_it() {
+    let Some(site) = Site::new() else { return };
+    for words in [&["secrets", "keygen"][..], &["secrets", "init"]] {
+        soc(site.project.dir.path(), words).ok();
+    }
+    site.secret("token", "first-token");
+    site.project.write("playbooks/files/seccomp.json", SECCOMP);
+    let mut text = EXACT.to_owned();
+    site.write(&text);
+    assert_eq!(site.apply().0, 1);
+    assert_eq!(site.apply(), (0, 3), "an unchanged stack is left alone");
+    assert_eq!(site.sh("docker exec exact-app-1 cat /run/secrets/token"), "first-token");
+    assert_eq!(site.sh("cat /proc/$(docker inspect -f '{{.State.Pid}}' exact-db-1)/status | grep ^Seccomp:"), "Seccomp:\t2");
+    let step = |what: &str, text: &str, expected: &[&str]| {
+        site.write(text);
+        let before = site.containers("exact");
+        assert_eq!(site.apply().0, 1, "{what}");
+        let after = site.containers("exact");
+        assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "{what}");
+        let recreated: Vec<&str> =
+            before.iter().filter(|(name, id)| after[*name] != **id).map(|(name, _)| name.trim_end_matches("-1")).collect();
+        assert_eq!(recreated, expected, "{what}");
+    };
+    let mut change = |what: &str, from: &str, to: &str, expected: &[&str]| {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+        step(what, &text, expected);
+    };
+    change("a mounted file", "web=WEB", "web=two", &["web"]);
+    change("an inline config", "TUNING", "9", &["db"]);
+    change("the compose file", "memory: 64M", "memory: 96M", &["web"]);
+    change("an image under the same tag", "APPHEALTH", "another", &["app"]);
+    change("a file of a service that reloads", "LIVE", "second", &[]);
+    assert_eq!(site.sh("docker exec exact-live-1 cat /etc/live/live.conf"), "live=second");
+    let signals = site.sh("docker events --since 5m --until $(date +%s) --filter event=kill --filter container=exact-live-1 --format '{{.Actor.Attributes.signal}}'");
+    assert_eq!(signals, "1", "SIGHUP, once");
+    site.secret("token", "second-token");
+    step("a secret", &text, &["app", "db"]);
+    assert_eq!(site.sh("docker exec exact-app-1 cat /run/secrets/token"), "second-token");
+    site.project.write("playbooks/files/seccomp.json", &SECCOMP.replace("acct", "swapon"));
+    step("a seccomp profile", &text, &["db"]);
+    assert_eq!(site.apply(), (0, 3));
+    site.healthy("exact", 4);
+    assert!(!site.sh("journalctl -b --no-pager 2>/dev/null | grep -c second-token || :").starts_with(|c: char| ('1'..='9').contains(&c)));
+}
+
+const FRAIL: &str = r#"compose_stack:
+  name: frail
+  pull: never
+  health: {timeout: 15s}
+  compose:
+    services:
+      web: {image: "frail-web:1", user: "1000", environment: {VERSION: "1", FAIL: "0"}, volumes: ["data:/data"]}
+      side: {image: "frail-web:1", user: "1000", environment: {SIDE: "1"}}
+    volumes: {data: {}}
+  images:
+    "frail-web:1": {stand_in: {listen: [8080], user: 1000, writes: [/data]}}
+"#;
+
+#[test]
+fn releases_go_back_by_themselves_and_by_hand() {
+    let Some(site) = Site::new() else { return };
+    site.write(FRAIL);
+    site.apply();
+    let first = site.current("frail");
+    site.sh("docker exec frail-web-1 sh -c 'echo precious >/data/file'");
+    let before = site.containers("frail");
+
+    // Never healthy: back by itself, nothing else touched, and why is said.
+    site.write(&FRAIL.replace("FAIL: \"0\"", "FAIL: \"1\""));
+    let bad = site.run(&["apply", "p.yml"]);
+    assert_eq!(bad.code, 2, "{}", bad.all());
+    for part in ["service `web` of release", "did not get healthy", "health check: exit 1 \"FAIL=1", "is back and healthy"] {
+        assert!(bad.stderr.contains(part) && bad.stdout.contains(part), "{part}: {}", bad.all());
+    }
+    assert_eq!(site.current("frail"), first);
+    assert_eq!(site.containers("frail")["side-1"], before["side-1"]);
+    assert_eq!(site.sh("docker exec frail-web-1 cat /data/file"), "precious");
+    site.write(FRAIL);
+    assert_eq!(site.apply().0, 0, "the old release is whole");
+
+    // By hand: back, pinned, refused, and let in again.
+    let second = FRAIL.replace("VERSION: \"1\"", "VERSION: \"2\"");
+    site.write(&second);
+    site.apply();
+    for (words, part) in [(&["--to", "zz"][..], "no release `zz`"), (&["--to", ""], "no release ``")] {
+        let refused = site.run(&[&["rollback", "p.yml", "--stack", "frail"], words].concat());
+        assert_eq!(refused.code, 2, "{}", refused.all());
+        assert!(refused.stderr.contains(part), "{}", refused.all());
+    }
+    let unknown = site.run(&["rollback", "p.yml", "--stack", "frial"]);
+    assert_eq!(unknown.code, 1, "{}", unknown.all());
+    assert!(unknown.stderr.contains("did you mean `frail`?"), "{}", unknown.stderr);
+    site.run(&["rollback", "p.yml", "--stack", "frail"]).ok();
+    assert_eq!(site.current("frail"), first);
+    assert_eq!(site.sh("docker exec frail-web-1 sh -c 'echo $VERSION'"), "1");
+    site.healthy("frail", 2);
+    let listed = site.run(&["rollback", "p.yml", "--stack", "frail", "--list"]).ok();
+    assert!(listed.stdout.contains("  current\n") && listed.stdout.contains("needs --retry-release"), "{}", listed.stdout);
+    let refused = site.run(&["apply", "p.yml"]);
+    assert_eq!(refused.code, 2, "{}", refused.all());
+    assert!(refused.stderr.contains("was rolled back by") && refused.stderr.contains("p.yml:3"), "{}", refused.stderr);
+    assert_eq!(site.current("frail"), first);
+    site.run(&["apply", "p.yml", "--retry-release"]).ok();
+    assert_eq!(site.sh("docker exec frail-web-1 sh -c 'echo $VERSION'"), "2");
+    assert_eq!(site.apply().0, 0, "the pin is gone");
+}
+
+/// The second version of the data, which the first release cannot read.
+const MIGRATE: &str = r#"  migrate: {id: m2, service: web, backup: "cp /data/file /data/file.before", run: "echo two >/data/file", verify: "grep two /data/file", RESTORE incompatible: true}
+"#;
+
+#[test]
+fn a_release_comes_back_only_with_the_data_that_it_can_read() {
+    let Some(site) = Site::new() else { return };
+    site.write(FRAIL);
+    site.apply();
+    let first = site.current("frail");
+    site.sh("docker exec frail-web-1 sh -c 'echo one >/data/file'");
+    let second = FRAIL.replace("VERSION: \"1\"", "VERSION: \"2\"");
+    site.write(&format!("{second}{}", MIGRATE.replace("RESTORE", "")));
+    site.apply();
+    assert_eq!(site.sh("docker exec frail-web-1 cat /data/file"), "two");
+    let refused = site.run(&["rollback", "p.yml", "--stack", "frail"]);
+    assert_eq!(refused.code, 2, "{}", refused.all());
+    assert!(refused.stderr.contains("migration `m2` stands in between"), "{}", refused.stderr);
+    assert_ne!(site.current("frail"), first, "nothing was touched");
+    site.sh("rm /var/lib/soc-provision/stacks/frail/migrations/m2; docker exec frail-web-1 sh -c 'cp /data/file.before /data/file'");
+
+    let second = format!("{second}{}", MIGRATE.replace("RESTORE", "restore: \"cp /data/file.before /data/file\","));
+    site.write(&second);
+    site.apply();
+    assert_eq!(site.sh("docker exec frail-web-1 cat /data/file"), "two");
+    // Both of these went through the migration: their data are the same, and stay.
+    site.write(&second.replace("SIDE: \"1\"", "SIDE: \"2\""));
+    site.apply();
+    site.sh("docker exec frail-web-1 sh -c 'echo two and more >/data/file'");
+    site.run(&["rollback", "p.yml", "--stack", "frail"]).ok();
+    assert_eq!(site.sh("docker exec frail-web-1 cat /data/file"), "two and more");
+    // The first release only with its backup.
+    let to = first.trim_start_matches("releases/");
+    site.run(&["rollback", "p.yml", "--stack", "frail", "--to", to]).ok();
+    assert_eq!(site.sh("docker exec frail-web-1 cat /data/file"), "one");
+    assert_eq!(site.sh("docker exec frail-web-1 sh -c 'echo $VERSION'"), "1");
+    site.healthy("frail", 2);
+}
+
+#[test]
+fn an_update_that_is_cut_off_is_finished_by_the_next_apply() {
+    let Some(site) = Site::new() else { return };
+    site.write(FRAIL);
+    site.apply();
+    for round in 0..series(1, 5) {
+        for cut in ["controller", "connection", "docker", "host"] {
+            let version = format!("{cut}{round}");
+            site.write(
+                &FRAIL
+                    .replace("VERSION: \"1\"", &format!("VERSION: \"{version}\""))
+                    .replace("SIDE: \"1\"", &format!("SIDE: \"{version}\"")),
+            );
+            let arguments = ["apply", "p.yml", "-i", &site.inventory, "-l", "h1"];
+            let mut child = command(site.project.dir.path(), &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            // In the middle: the release's files are there, the release is not current.
+            let middle = "for i in $(seq 200); do ls -d /run/soc-provision/steps/*.run >/dev/null 2>&1 && exit 0; sleep 0.05; done; exit 1";
+            site.sh(middle);
+            std::thread::sleep(std::time::Duration::from_millis(u64::from(round) * 700 + 400));
+            match cut {
+                "controller" => child.kill().unwrap(),
+                "connection" => drop(site.sh("pkill -KILL -f '^sshd-session: ops|^sshd: ops' || :")),
+                "docker" => drop(site.sh("systemctl kill -s KILL docker; sleep 1; systemctl start docker")),
+                _ => site.lab.power("h1", "reset"),
+            }
+            child.wait().unwrap();
+            site.sh("for i in $(seq 100); do docker info >/dev/null 2>&1 && break; sleep 0.2; done");
+            site.apply();
+            site.healthy("frail", 2);
+            assert_eq!(
+                site.sh("docker exec frail-web-1 sh -c 'echo $VERSION'; docker exec frail-side-1 sh -c 'echo $SIDE'"),
+                format!("{version}\n{version}")
+            );
+            assert_eq!(site.apply(), (0, 3), "{cut}");
+        }
+    }
+}
