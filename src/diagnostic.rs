@@ -67,7 +67,7 @@ impl Diagnostic {
 }
 
 /// What kind of failure a host had; kept apart in reports and exit codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// The name does not resolve.

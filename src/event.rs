@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Failure, FailureClass};
 use crate::resource::{ResourceId, Severity};
 
 /// One thing that happened.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     /// Milliseconds since the run started.
     pub at_ms: u64,
@@ -22,7 +22,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
     RunStarted(RunInfo),
@@ -56,23 +56,35 @@ pub enum EventKind {
 }
 
 /// What a run is.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunInfo {
     pub run: String,
     pub command: String,
     pub playbook: String,
+    /// The project's directory.
+    #[serde(default)]
+    pub root: String,
     /// Digest of every file of the project that was read.
     pub project: String,
+    /// Digest of the inventory: its files and their group and host variables.
+    #[serde(default)]
+    pub inventory: String,
     pub revision: Option<String>,
     pub who: String,
     pub from: String,
     /// Seconds since the epoch.
     pub started: i64,
     pub hosts: Vec<String>,
+    /// Only some of the tasks (`--tags`): what is not mentioned is not known to be in sync.
+    #[serde(default)]
+    pub partial: bool,
+    /// The part of the hosts that this run was for, `2/5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<String>,
 }
 
 /// How a task came out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TaskReport {
     pub play: usize,
     pub title: String,
@@ -84,7 +96,7 @@ pub struct TaskReport {
 }
 
 /// How a task or one of its resources came out.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// As declared.
@@ -122,7 +134,7 @@ impl Outcome {
 }
 
 /// A failure, for reports.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct FailureReport {
     pub class: FailureClass,
     pub message: String,
@@ -146,7 +158,7 @@ impl From<&Failure> for FailureReport {
 }
 
 /// How one resource came out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ResourceReport {
     pub id: ResourceId,
     pub severity: Severity,
@@ -159,7 +171,7 @@ pub struct ResourceReport {
 }
 
 /// One change, for people; secrets are words.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct ChangeReport {
     pub field: String,
     pub before: Option<String>,
@@ -169,7 +181,7 @@ pub struct ChangeReport {
 }
 
 /// One way in which a host is not as the repository says.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Finding {
     pub id: ResourceId,
     pub severity: Severity,
@@ -189,7 +201,7 @@ pub struct Finding {
 }
 
 /// What sort of drift a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingState {
     /// Not as declared; `--fix` puts it right.
@@ -207,7 +219,7 @@ pub enum FindingState {
 }
 
 /// How a health check came out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CheckReport {
     pub title: String,
     pub role: Option<String>,
@@ -218,7 +230,7 @@ pub struct CheckReport {
 }
 
 /// Ansible's recap of one host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recap {
     pub ok: u32,
     pub changed: u32,
@@ -230,7 +242,7 @@ pub struct Recap {
 }
 
 /// The end of one host.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct HostReport {
     pub recap: Recap,
     pub failure: Option<FailureReport>,

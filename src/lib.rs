@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod engine;
 pub mod event;
 pub mod facts;
+pub mod history;
 pub mod project;
 pub mod report;
 pub mod resolve;

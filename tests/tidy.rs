@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport",
             "engine",
             "event",
+            "history",
             "report",
             "diagnostic",
         ],
@@ -34,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("transport", &["shell", "secret", "diagnostic", "resource"]),
     ("engine", &["resolve", "resource", "transport", "facts", "secret", "shell", "event", "diagnostic"]),
     ("event", &["resource", "diagnostic"]),
+    ("history", &["event", "report", "resource", "diagnostic"]),
     ("report", &["event", "resource", "diagnostic"]),
     ("diagnostic", &[]),
 ];

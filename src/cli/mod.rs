@@ -5,8 +5,12 @@ pub mod capture;
 pub mod diagnose;
 pub mod docs;
 pub mod drift;
+pub mod hold;
 pub mod images;
+pub mod rebuild;
+pub mod report;
 pub mod rollback;
+pub mod schedule;
 pub mod secrets;
 pub mod verify;
 
@@ -67,6 +71,16 @@ pub enum Command {
     Init(InitArgs),
     /// Keep secrets: encrypted in the project, opened only for the hosts that need them
     Secrets(secrets::SecretsArgs),
+    /// Tear down what Docker runs, apply again, and say how long it took
+    Rebuild(rebuild::RebuildArgs),
+    /// Where each host stands: last apply, health, backup, certificates, hold; read-only
+    Status(RunArgs),
+    /// Put hosts on hold, so that apply leaves them alone, or release them
+    Hold(hold::HoldArgs),
+    /// Drift every night: a systemd timer on the controller, news when the state changes, metrics
+    Schedule(schedule::ScheduleArgs),
+    /// Earlier runs: list, show, compare, merge, prune, a page, controls
+    Report(report::ReportArgs),
     /// First login to a new host: pin its key, make a sudo user with your key
     Bootstrap(BootstrapArgs),
     /// Print the reference: kinds, template functions, Ansible's words, variables
@@ -122,12 +136,45 @@ pub struct ConnectOptions {
     /// Identity file for the project's secrets
     #[arg(long, value_name = "FILE", env = "SOC_PROVISION_IDENTITY", hide_env_values = true)]
     pub identity: Vec<PathBuf>,
+    /// Wait this long for another run on the same host to end (`10m`) instead of refusing
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    pub wait: Option<std::time::Duration>,
+    /// Where runs are remembered, or `none` [default: $XDG_STATE_HOME/soc-provision/history.db]
+    #[arg(long, value_name = "FILE", env = "SOC_PROVISION_HISTORY")]
+    pub history: Option<PathBuf>,
     /// Say more; up to -vvvv
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// How to print the outcome
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// A length of time: `90s`, `30m`, `2h`, `3d`, `12w`, and sums (`1d12h`).
+///
+/// # Errors
+/// A sentence for the user.
+pub fn length(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("`{text}` is not a length of time such as `30m`, `2h`, `3d` or `1w`");
+    let mut seconds: u64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit = rest[digits..].chars().next().ok_or_else(wrong)?;
+        let each = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            'w' => 7 * 86_400,
+            _ => return Err(wrong()),
+        };
+        seconds = number.checked_mul(each).and_then(|part| seconds.checked_add(part)).ok_or_else(wrong)?;
+        rest = &rest[digits + unit.len_utf8()..];
+    }
+    // A hundred years: what is longer is a slip.
+    if text.is_empty() || seconds > 100 * 366 * 86_400 { Err(wrong()) } else { Ok(std::time::Duration::from_secs(seconds)) }
 }
 
 /// What to do about unknown host keys.
@@ -195,6 +242,9 @@ pub struct ApplyArgs {
     /// Take the lock away from whoever holds it
     #[arg(long)]
     pub break_lock: bool,
+    /// Apply to hosts that are on hold, too
+    #[arg(long)]
+    pub override_hold: bool,
     /// Apply a release that was rolled back and pinned
     #[arg(long)]
     pub retry_release: bool,

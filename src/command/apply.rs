@@ -42,10 +42,14 @@ fn job(arguments: &ApplyArgs, loaded: &Loaded) -> Result<Prepared, Exit> {
         break_lock: arguments.break_lock,
         retry_release: arguments.retry_release,
     };
-    prepare(loaded, &arguments.run, &options)
+    let mut prepared = prepare(loaded, &arguments.run, &options)?;
+    if let Some(job) = std::sync::Arc::get_mut(&mut prepared.job) {
+        job.override_hold = arguments.override_hold;
+    }
+    Ok(prepared)
 }
 
-fn protected_hosts(loaded: &Loaded) -> Vec<String> {
+pub(super) fn protected_hosts(loaded: &Loaded) -> Vec<String> {
     let project = &loaded.project;
     let is = |host: &&str| crate::resolve::plain_variable(project, host, "protected").as_deref() == Some("true");
     project.hosts().into_iter().filter(is).map(str::to_owned).collect()
@@ -82,7 +86,10 @@ fn ask(arguments: &ApplyArgs, loaded: &Loaded, protected: &[String]) -> Option<E
 /// Plans again and compares with what was saved; applies only if nothing differs.
 fn apply_saved(arguments: &ApplyArgs, saved: &saved::SavedPlan) -> Exit {
     let mut arguments = arguments.clone();
-    saved.restore(&mut arguments.run);
+    if let Err(why) = saved.restore(&mut arguments.run) {
+        complain(&format!("error: {why}"));
+        return Exit::Usage;
+    }
     let loaded = match load(&arguments.run.playbook, &arguments.run.inventory) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,

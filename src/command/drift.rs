@@ -11,6 +11,7 @@ use crate::diagnostic::{Exit, nearest};
 use crate::engine::prune::Prune;
 use crate::engine::{Hosts, Mode};
 use crate::event::{Event, EventKind, Outcome};
+use crate::history::Since;
 use crate::report::drift::{DriftReport, Removal, junit, prometheus, sarif, text};
 
 /// What `--prune` takes.
@@ -54,7 +55,8 @@ pub(super) fn run(arguments: &DriftArgs) -> Exit {
     };
     let (hosts, exit) = drive::quietly(&prepared, |hosts, exit| if drifted(hosts) { exit.max(Exit::Drift) } else { exit });
     drop(hosts);
-    show(arguments.run.connect.format, &prepared, acted, exit)
+    let since = super::report::since(&arguments.run.connect, &loaded.project.settings, &prepared.job.info);
+    show(arguments.run.connect.format, &prepared, acted, &since, exit)
 }
 
 fn known_places(places: &[String]) -> Result<(), Exit> {
@@ -122,16 +124,21 @@ fn changed(events: &[Event]) -> Vec<(String, String)> {
 }
 
 /// Prints the report; the exit code is the worst of what was done and what was found.
-fn show(format: Format, prepared: &Prepared, acted: Acted, exit: Exit) -> Exit {
+fn show(format: Format, prepared: &Prepared, acted: Acted, since: &Since, exit: Exit) -> Exit {
     let exit = exit.max(acted.exit);
     let mut captured = prepared.captured.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = |host: &str, resource: &str| since.get(&(host.to_owned(), resource.to_owned())).copied();
     if format == Format::Json {
+        for (name, host) in &mut captured.document.hosts {
+            host.findings.iter_mut().for_each(|finding| finding.since = known(name, &finding.id.to_string()));
+        }
         captured.document.fixed = acted.fixed;
         captured.document.removed = acted.removed;
         print(&(captured.document.render() + "\n"));
         return exit;
     }
-    let report = DriftReport { fixed: acted.fixed, removed: acted.removed, ..DriftReport::of(&captured.events) };
+    let mut report = DriftReport { fixed: acted.fixed, removed: acted.removed, ..DriftReport::of(&captured.events) };
+    report.date(known);
     match format {
         Format::Junit => print(&junit(&report)),
         Format::Sarif => print(&sarif(&report)),

@@ -14,16 +14,22 @@ mod drift;
 mod drive;
 mod facts;
 mod foreign;
+mod hold;
 mod images;
 mod init;
 mod inventory;
+mod moment;
 mod outline;
 mod plan;
 mod preflight;
+mod rebuild;
+mod report;
 mod rollback;
 mod run;
 mod saved;
+mod schedule;
 mod secrets;
+mod status;
 mod verify;
 
 use std::ffi::OsString;
@@ -71,11 +77,26 @@ fn dispatch(command: &Command) -> Exit {
         Command::Facts(arguments) => facts::run(arguments),
         Command::Exec(arguments) => facts::exec(arguments),
         Command::Init(arguments) => init::run(arguments),
+        Command::Rebuild(arguments) => rebuild::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Hold(arguments) => hold::run(arguments),
+        Command::Schedule(arguments) => schedule::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Bootstrap(arguments) => bootstrap::run(arguments),
         Command::Secrets(arguments) => secrets::run(arguments),
         Command::Docs(arguments) => docs::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
     }
+}
+
+/// Writes a file, whole or not at all.
+fn whole_file(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 /// Prints data to stdout; a reader that went away is no error.

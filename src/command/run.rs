@@ -148,27 +148,19 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
     if hosts.is_empty() {
         complain("warning: no hosts matched");
     }
-    let passwords = Passwords::ask(&run.connect)?;
     let opener = Arc::new(super::secrets::Opener::new(project, &run.connect.identity));
-    let mut problems = Vec::new();
-    let mut targets = Vec::new();
-    for host in &hosts {
-        match connection(project, host) {
-            Ok(vars) => match passwords_of(loaded, &vars, &opener) {
-                Ok(own) => targets.push((host.clone(), target(project, &vars, &run.connect, &passwords, &own))),
-                Err(diagnostic) => problems.push(diagnostic),
-            },
-            Err(diagnostics) => problems.extend(diagnostics),
-        }
-    }
-    if !problems.is_empty() {
-        problems.dedup();
-        show(&problems, Some(project));
-        return Err(Exit::Usage);
-    }
-    let info = run_info(loaded, options.command, &hosts);
+    let targets = targets(loaded, &run.connect, &hosts, &opener)?;
+    let info = RunInfo {
+        partial: !run.tags.is_empty() || !run.skip_tags.is_empty(),
+        shard,
+        ..run_info(loaded, options.command, if run.playbook.is_empty() { None } else { Some(&loaded.project.playbook) }, &hosts)
+    };
     let captured = Arc::new(Mutex::new(Captured::default()));
-    let events = Events::new(listeners(&run.connect, options, &captured));
+    let mut listeners = listeners(&run.connect, options, &captured);
+    if let Some(recorder) = super::report::recorder(&run.connect, &project.settings, options.command, &captured) {
+        listeners.push(recorder);
+    }
+    let events = Events::new(listeners);
     let forks = run.connect.forks.or(project.settings.forks).unwrap_or(FORKS).max(1);
     let (digests, warnings) = opener.digests(&loaded.store);
     show(&warnings, Some(project));
@@ -182,6 +174,8 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         fix: false,
         break_lock: options.break_lock,
         retry_release: options.retry_release,
+        wait: run.connect.wait.unwrap_or_default(),
+        override_hold: false,
         holder: Holder { run: info.run.clone(), who: info.who.clone(), from: info.from.clone(), since: info.started },
         last: Last {
             run: info.run.clone(),
@@ -208,6 +202,34 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         info,
     };
     Ok(Prepared { job: Arc::new(job), captured })
+}
+
+/// Where the hosts are and how to get in.
+fn targets(
+    loaded: &Loaded,
+    connect: &ConnectOptions,
+    hosts: &[String],
+    opener: &super::secrets::Opener,
+) -> Result<Vec<(String, Target)>, Exit> {
+    let project = &loaded.project;
+    let passwords = Passwords::ask(connect)?;
+    let mut problems = Vec::new();
+    let mut targets = Vec::new();
+    for host in hosts {
+        match connection(project, host) {
+            Ok(vars) => match passwords_of(loaded, &vars, opener) {
+                Ok(own) => targets.push((host.clone(), target(project, &vars, connect, &passwords, &own))),
+                Err(diagnostic) => problems.push(diagnostic),
+            },
+            Err(diagnostics) => problems.extend(diagnostics),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(targets);
+    }
+    problems.dedup();
+    show(&problems, Some(project));
+    Err(Exit::Usage)
 }
 
 fn hosts_of(project: &Project, shard: Option<&str>) -> Result<Vec<String>, Exit> {
@@ -390,21 +412,25 @@ fn listeners(connect: &ConnectOptions, options: &JobOptions, captured: &Arc<Mute
     out
 }
 
-fn run_info(loaded: &Loaded, command: &str, hosts: &[String]) -> RunInfo {
+fn run_info(loaded: &Loaded, command: &str, playbook: Option<&Path>, hosts: &[String]) -> RunInfo {
     let now = jiff::Timestamp::now();
     let who = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).or_else(|_| std::env::var("LOGNAME"));
     let suffix = &crate::secret::sha256(seed().to_string().as_bytes())[..6];
-    let playbook = loaded.project.playbook.strip_prefix(&loaded.project.root).unwrap_or(&loaded.project.playbook);
+    // Commands on hosts without a playbook have one of their own, in a temporary file.
+    let playbook = playbook.map(|playbook| playbook.strip_prefix(&loaded.project.root).unwrap_or(playbook));
     RunInfo {
         run: format!("{}-{suffix}", now.strftime("%Y%m%d-%H%M%S")),
         command: command.to_owned(),
-        playbook: playbook.display().to_string(),
+        playbook: playbook.map_or_else(|| "-".to_owned(), |playbook| playbook.display().to_string()),
+        root: loaded.project.root.display().to_string(),
         project: loaded.project.digest(),
+        inventory: loaded.project.inventory_digest(),
         revision: revision(&loaded.project.root),
         who: who.unwrap_or_else(|_| user_by_number()),
         from: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         started: now.as_second(),
         hosts: hosts.to_vec(),
+        ..RunInfo::default()
     }
 }
 

@@ -539,8 +539,10 @@ impl HostRun {
     fn report_task(&mut self, queued: &Queued, outcome: Outcome) {
         let task = &self.program.tasks[queued.task];
         let spent = queued.started.elapsed();
+        let own = queued.started.max(self.reported_at).elapsed();
+        self.reported_at = Instant::now();
         if let Some(role) = &task.role {
-            *self.role_seconds.entry(role.clone()).or_default() += spent.as_secs_f64();
+            *self.role_seconds.entry(role.clone()).or_default() += own.as_secs_f64();
         }
         self.emit(EventKind::Task(TaskReport {
             play: 0,

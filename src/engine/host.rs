@@ -54,6 +54,8 @@ pub struct HostRun {
     pub changed: bool,
     pub(super) reconnects: u32,
     pub(super) role_seconds: BTreeMap<String, f64>,
+    /// When the last task was reported: tasks are sent ahead, so that their times overlap.
+    pub(super) reported_at: Instant,
     pub(super) started: Instant,
     pub(super) pending: u32,
     pub(super) checked: bool,
@@ -102,6 +104,7 @@ impl HostRun {
             changed: false,
             reconnects: 0,
             role_seconds: BTreeMap::new(),
+            reported_at: Instant::now(),
             started: Instant::now(),
             pending: 0,
             checked: false,
@@ -158,7 +161,8 @@ impl HostRun {
         self.doing("connecting");
         self.connect().await?;
         self.doing("gathering facts");
-        self.gather().await?;
+        self.gather_in_turn().await?;
+        self.check_hold()?;
         if matches!(self.job.mode, Mode::Gather | Mode::Exec) {
             self.mask(self.job.digests.names().cloned().collect()).await?;
             self.prepared = true;
@@ -268,7 +272,7 @@ impl HostRun {
     }
 
     /// Round trip 1: facts, the lock, and what earlier runs left.
-    async fn gather(&mut self) -> Result<(), Failure> {
+    pub(super) async fn gather(&mut self) -> Result<(), Failure> {
         let session = self.session()?;
         let lost = |error: SessionError| session_failure("gathering facts", &error);
         let mut lock_frame = None;

@@ -1,10 +1,11 @@
-//! A GET for health checks, over any stream: a tunnel of the SSH connection or a TCP connection.
+//! HTTP for health checks and notifications, over any stream: a tunnel of the SSH connection or a TCP
+//! connection.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
@@ -68,6 +69,22 @@ where
     Open: FnOnce(String, u16) -> F,
     F: Future<Output = Result<Box<dyn Stream>, String>>,
 {
+    call(request, None, open).await
+}
+
+/// POSTs JSON from the controller, with the certificates that its system trusts.
+///
+/// # Errors
+/// Why there is no response.
+pub async fn post_json(url: &str, body: String) -> Result<Response, String> {
+    call(&Request { url, verify_tls: true, ca_pem: None }, Some(body), direct).await
+}
+
+async fn call<F, Open>(request: &Request<'_>, body: Option<String>, open: Open) -> Result<Response, String>
+where
+    Open: FnOnce(String, u16) -> F,
+    F: Future<Output = Result<Box<dyn Stream>, String>>,
+{
     let uri: hyper::Uri = request.url.parse().map_err(|error| format!("`{}` is not a URL: {error}", request.url))?;
     let tls = uri.scheme_str() == Some("https");
     let host = uri.host().ok_or("the URL has no host")?.trim_matches(['[', ']']).to_owned();
@@ -77,22 +94,26 @@ where
         let config = Arc::new(tls_config(request)?);
         let name = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-        exchange(stream, &uri).await
+        exchange(stream, &uri, body).await
     } else {
-        exchange(stream, &uri).await
+        exchange(stream, &uri, body).await
     }
 }
 
-async fn exchange(stream: impl Stream + 'static, uri: &hyper::Uri) -> Result<Response, String> {
+async fn exchange(stream: impl Stream + 'static, uri: &hyper::Uri, body: Option<String>) -> Result<Response, String> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
     let authority = uri.authority().map_or("localhost", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = hyper::Request::get(path)
+    let builder = match &body {
+        None => hyper::Request::get(path),
+        Some(_) => hyper::Request::post(path).header("content-type", "application/json"),
+    };
+    let request = builder
         .header("host", authority)
         .header("user-agent", "soc-provision")
         .header("accept", "*/*")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
         .map_err(|error| error.to_string())?;
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let status = response.status().as_u16();

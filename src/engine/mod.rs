@@ -8,6 +8,7 @@ pub mod findings;
 pub mod gate;
 pub mod guard;
 mod guarded;
+pub mod hold;
 pub mod host;
 pub mod http;
 pub mod journal;
@@ -98,6 +99,10 @@ pub struct Job {
     pub break_lock: bool,
     /// Releases that were rolled back may be applied again.
     pub retry_release: bool,
+    /// How long to wait for another run on the same host to end.
+    pub wait: std::time::Duration,
+    /// Work on hosts that are on hold, too.
+    pub override_hold: bool,
     pub holder: Holder,
     pub last: journal::Last,
     pub digests: KeyedDigests,

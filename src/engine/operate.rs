@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use crate::diagnostic::{Failure, printable};
+use crate::diagnostic::{Failure, FailureClass, printable};
 use crate::engine::apply::{Walk, step_failure};
 use crate::engine::host::{HostRun, session_failure};
 use crate::engine::journal;
+use crate::engine::plan::{Decision, Planner};
 use crate::event::{EventKind, Outcome, RunInfo, TaskReport};
-use crate::resource::observe::Observations;
-use crate::resource::plan::Step;
+use crate::resource::observe::{Observations, Pending};
+use crate::resource::plan::{Plan, Step};
 use crate::resource::{Question, Resource, ResourceId, interview};
 use crate::shell::Script;
 use crate::transport::{Frame, Output, SessionError};
@@ -43,12 +44,6 @@ impl HostRun {
         &self.job.info
     }
 
-    /// Whether the user wants the run to end.
-    #[must_use]
-    pub fn interrupted(&self) -> bool {
-        self.job.interrupted()
-    }
-
     /// The host's resources, in order, as the playbook declares them.
     pub fn resources(&self) -> impl Iterator<Item = &dyn Resource> {
         let tasks = self.program.straight().into_iter().map(|(_, index)| &self.program.tasks[index]);
@@ -59,6 +54,12 @@ impl HostRun {
     #[must_use]
     pub fn observed(&self) -> &Observations {
         &self.observations
+    }
+
+    /// Whether the user wants the run to end.
+    #[must_use]
+    pub fn interrupted(&self) -> bool {
+        self.job.interrupted()
     }
 
     /// Asks more questions, in one round trip.
@@ -81,6 +82,32 @@ impl HostRun {
         self.doing(title);
         let frame = Frame { deadline, keep: KEEP, ..Frame::new(script) };
         self.session()?.run(frame).await.map_err(|error| session_failure(title, &error))
+    }
+
+    /// Probes and plans one resource by itself, in one round trip: for what is not in the program.
+    ///
+    /// # Errors
+    /// If the host is lost, or what the resource asks for cannot be known or must not be done.
+    pub async fn plan_alone(&self, resource: &dyn Resource) -> Result<Plan, Failure> {
+        let observations = self.ask(&resource.questions(&self.facts)).await?;
+        let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &observations, fix: false };
+        let refused = |reason: String| Failure::new(FailureClass::Refused, format!("{} was refused", resource.id())).because(reason);
+        match planner.decide(resource, &mut Pending::default()) {
+            Decision::Known(plan) => Ok(plan),
+            Decision::After(id) => Err(refused(format!("known only after {id}"))),
+            Decision::Unknown(reason) | Decision::Refused(reason) => Err(refused(reason)),
+        }
+    }
+
+    /// Whether everything that applying needs can be had: nothing is refused, every secret opens.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub async fn can_apply(&mut self) -> Result<(), Failure> {
+        self.refusals()?;
+        let resources = self.program.tasks.iter().flat_map(|task| &task.resources);
+        let names = resources.flat_map(|resource| resource.secrets()).collect();
+        self.unlock_names(names).await
     }
 
     /// Runs a resource's steps in order, each noted in the journal before it; the first that fails

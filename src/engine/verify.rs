@@ -66,6 +66,25 @@ impl HostRun {
         self.run_checks(checks).await
     }
 
+    /// Every check of the host, tried once: what is not well now is not waited for. Gives title,
+    /// whether it passed, and what was seen.
+    ///
+    /// # Errors
+    /// If the host is lost.
+    pub async fn health_now(&self) -> Result<Vec<(String, bool, String)>, Failure> {
+        let checks: Vec<Pending> = (0..self.program.plays.len()).flat_map(|play| self.checks_of(play, |_| true)).collect();
+        if checks.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.doing(format!("checking health ({} checks)", checks.len()));
+        let outcomes = try_all(&*self.session()?, &self.target.address, &checks).await?;
+        let said = checks.into_iter().zip(outcomes).map(|(pending, outcome)| match outcome {
+            Ok(detail) => (pending.title, true, detail),
+            Err(detail) => (pending.title, false, detail),
+        });
+        Ok(said.collect())
+    }
+
     fn checks_of(&self, play: usize, wanted: impl Fn(Option<&str>) -> bool) -> Vec<Pending> {
         let now = Instant::now();
         let play = &self.program.plays[play];

@@ -133,6 +133,18 @@ impl Files {
         hex(&hash.finalize())
     }
 
+    /// The same over only those files that are wanted.
+    #[must_use]
+    pub fn digest_of(&self, wanted: impl Fn(&Path) -> bool) -> String {
+        let mut hash = Sha256::new();
+        for (path, digest) in lock(&self.digests).iter().filter(|(path, _)| wanted(path)) {
+            hash.update(self.shown(path).to_string_lossy().as_bytes());
+            hash.update([0]);
+            hash.update(digest);
+        }
+        hex(&hash.finalize())
+    }
+
     /// The first of several names that exists as a file in a directory.
     #[must_use]
     pub fn first(&self, directory: &Path, names: &[&str]) -> Option<PathBuf> {

@@ -317,6 +317,16 @@ impl Project {
         self.files.digest()
     }
 
+    /// SHA-256, in hex, over the inventory: its files and the variables of its groups and hosts.
+    #[must_use]
+    pub fn inventory_digest(&self) -> String {
+        let sources: Vec<PathBuf> = self.inventory.sources.iter().map(|source| files::normal(source)).collect();
+        self.files.digest_of(|path| {
+            let variables = path.components().any(|part| part.as_os_str() == "group_vars" || part.as_os_str() == "host_vars");
+            variables || sources.iter().any(|source| path.starts_with(source))
+        })
+    }
+
     /// Whether every diagnostic is a warning.
     #[must_use]
     pub fn only_warnings(diagnostics: &[Diagnostic]) -> bool {

@@ -21,11 +21,21 @@ pub struct Settings {
     pub remote_user: Option<String>,
     /// The age identity that opens the project's secrets, relative to the project.
     pub identity: Option<PathBuf>,
+    /// The history of runs, relative to the project; `none` for no history.
+    pub history: Option<PathBuf>,
     /// `images:`, until the project takes it.
     pub images: Images,
 }
 
-const KNOWN: &[&str] = &["inventory", "forks", "connect_timeout", "private_key", "remote_user", "identity", "images"];
+const KNOWN: &[&str] = &["inventory", "forks", "connect_timeout", "private_key", "remote_user", "identity", "history", "images"];
+
+/// The settings of the project that a directory is in, for commands without a playbook; problems
+/// of the file are for those that have one.
+#[must_use]
+pub fn nearest(directory: &Path) -> Settings {
+    let has = |directory: &&Path| ["soc-provision.yml", "soc-provision.yaml"].iter().any(|name| directory.join(name).is_file());
+    directory.ancestors().find(has).map_or_else(Settings::default, |root| load(&Files::new(root.to_owned()), &mut Problems::default()))
+}
 
 /// Reads the settings of a project, if it has any.
 pub(super) fn load(files: &Files, problems: &mut Problems) -> Settings {
@@ -46,6 +56,11 @@ pub(super) fn load(files: &Files, problems: &mut Problems) -> Settings {
             "remote_user" => settings.remote_user = problems.text(node, "`remote_user`"),
             "identity" => settings.identity = problems.text(node, "`identity`").map(|path| relative(files.root(), &path)),
             "images" => settings.images = images::settings(node, problems),
+            "history" => {
+                settings.history = problems
+                    .text(node, "`history`")
+                    .map(|path| if path == "none" { PathBuf::from(path) } else { relative(files.root(), &path) })
+            }
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{CheckReport, Event, EventKind, Finding, HostReport, RunInfo, TaskReport};
 use crate::report::drift::Removal;
@@ -12,37 +12,40 @@ use crate::report::drift::Removal;
 pub const SCHEMA: &str = "1.0";
 
 /// The document.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Document {
-    schema: &'static str,
-    run: RunInfo,
-    exit: u8,
-    seconds: f64,
-    warnings: Vec<String>,
-    hosts: BTreeMap<String, Host>,
+    pub schema: String,
+    pub run: RunInfo,
+    pub exit: u8,
+    pub seconds: f64,
+    pub warnings: Vec<String>,
+    pub hosts: BTreeMap<String, Host>,
     /// What `drift --fix` put right: host and resource.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fixed: Vec<(String, String)>,
     /// What `drift --prune` removed, or failed to.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<Removal>,
 }
 
-#[derive(Default, Serialize)]
-struct Host {
+/// One host of the document.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Host {
     #[serde(flatten)]
-    report: HostReport,
-    tasks: Vec<TaskReport>,
-    checks: Vec<CheckReport>,
+    pub report: HostReport,
+    #[serde(default)]
+    pub tasks: Vec<TaskReport>,
+    #[serde(default)]
+    pub checks: Vec<CheckReport>,
     /// How the host differs from the repository, worst first (drift).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    findings: Vec<Finding>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 impl Default for Document {
     fn default() -> Self {
         Self {
-            schema: SCHEMA,
+            schema: SCHEMA.to_owned(),
             run: RunInfo::default(),
             exit: 0,
             seconds: 0.0,

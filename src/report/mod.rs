@@ -1,7 +1,10 @@
 //! Showing: every report is a fold over the engine's events, so they cannot disagree.
 
 pub mod capture;
+pub mod controls;
 pub mod drift;
+pub mod findings;
+pub mod html;
 pub mod json;
 pub mod recap;
 pub mod terminal;

@@ -18,7 +18,7 @@ use crate::resource::compose::service::{host_name, is_external};
 use crate::resource::compose::stack::{FileContent, Stack};
 use crate::resource::compose::{preflight, script};
 use crate::resource::plan::{Change, Effect, Plan, Undecided};
-use crate::resource::{Check, Claim, Question, Resource, ResourceId, Severity, View, check::CheckKind};
+use crate::resource::{Check, Claim, Question, Resource, ResourceId, Severity, Teardown, View, check::CheckKind};
 use crate::secret::SecretName;
 use crate::shell::Script;
 
@@ -157,6 +157,10 @@ impl Resource for ComposeRelease {
 
     fn severity(&self) -> Severity {
         Severity::Availability
+    }
+
+    fn teardown(&self, wish: Teardown) -> Option<Box<dyn Resource>> {
+        Some(Box::new(AbsentStack { name: self.stack.name.clone(), wipe_data: wish.wipe_data }))
     }
 
     fn claims(&self) -> Vec<Claim> {

@@ -11,7 +11,7 @@ use crate::facts::Facts;
 use crate::resource::docker_archive;
 use crate::resource::package::Package;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided, Upload};
-use crate::resource::{BuildContext, BuildError, Kind, Question, Resource, ResourceId, View};
+use crate::resource::{BuildContext, BuildError, Kind, Question, Resource, ResourceId, Teardown, View};
 use crate::secret::sha256;
 use crate::shell::Script;
 
@@ -209,6 +209,12 @@ impl Image {
         matches!(self.origin, Origin::Registry { digest: None })
     }
 
+    /// An image that must not be on the host.
+    #[must_use]
+    pub fn absent(name: &str) -> Self {
+        Self { name: name.to_owned(), state: ImageState::Absent, origin: Origin::Registry { digest: None }, notes: Vec::new() }
+    }
+
     /// Whether the host must have [`BUSYBOX`] to make the image.
     #[must_use]
     pub fn needs_busybox(&self) -> bool {
@@ -282,6 +288,10 @@ impl Image {
 impl Resource for Image {
     fn id(&self) -> ResourceId {
         ResourceId::new("docker_image", &self.name)
+    }
+
+    fn teardown(&self, wish: Teardown) -> Option<Box<dyn Resource>> {
+        wish.images.then(|| Box::new(Self::absent(&self.name)) as Box<dyn Resource>)
     }
 
     fn questions(&self, _facts: &Facts) -> Vec<Question> {

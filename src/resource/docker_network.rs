@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::facts::Facts;
 use crate::resource::compose::compare::network_changes;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
-use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, View};
+use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Teardown, View};
 use crate::shell::Script;
 
 /// A Docker network.
@@ -107,6 +107,10 @@ impl DockerNetwork {
 impl Resource for DockerNetwork {
     fn id(&self) -> ResourceId {
         ResourceId::new(Self::NAME, &self.name)
+    }
+
+    fn teardown(&self, _wish: Teardown) -> Option<Box<dyn Resource>> {
+        Some(Box::new(Self { state: State::Absent, ..self.clone() }))
     }
 
     fn questions(&self, _facts: &Facts) -> Vec<Question> {

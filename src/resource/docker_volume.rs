@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::docker_network::{State, is_name};
 use crate::facts::Facts;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
-use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, View};
+use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Teardown, View};
 use crate::shell::Script;
 
 /// A Docker volume.
@@ -54,6 +54,10 @@ impl Kind for DockerVolume {
 impl Resource for DockerVolume {
     fn id(&self) -> ResourceId {
         ResourceId::new(Self::NAME, &self.name)
+    }
+
+    fn teardown(&self, wish: Teardown) -> Option<Box<dyn Resource>> {
+        wish.wipe_data.then(|| Box::new(Self { state: State::Absent, wipe_data: true, ..self.clone() }) as Box<dyn Resource>)
     }
 
     fn questions(&self, _facts: &Facts) -> Vec<Question> {

@@ -51,6 +51,7 @@ pub mod sshd_config;
 pub mod sudoers;
 pub mod sysctl;
 pub mod systemd_unit;
+pub mod teardown;
 pub mod template;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -66,6 +67,7 @@ use crate::secret::{SecretName, Text};
 pub use check::Check;
 pub use observe::{Question, View};
 pub use plan::{Change, Effect, Guard, Plan, Step, Undecided};
+pub use teardown::Teardown;
 
 /// A resource's name in plans, messages and `requires`: `file[/etc/docker/daemon.json]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -119,6 +121,11 @@ pub trait Resource: fmt::Debug + Send + Sync {
     /// How bad it is if the host differs.
     fn severity(&self) -> Severity {
         Severity::Config
+    }
+
+    /// What takes the resource off the host again, for `rebuild`; `None` if it stays there.
+    fn teardown(&self, _wish: Teardown) -> Option<Box<dyn Resource>> {
+        None
     }
 
     /// What the resource declares to be its own on the host; see [`Claim`].

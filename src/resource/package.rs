@@ -14,6 +14,7 @@ use crate::facts::Facts;
 use crate::resource::argument::Words;
 use crate::resource::observe::{PackageState, Question, View};
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
+use crate::resource::teardown::{Teardown, is_docker};
 use crate::resource::{BuildContext, BuildError, Kind, Resource, ResourceId};
 use crate::shell::Script;
 
@@ -165,6 +166,14 @@ impl Package {
         Self { spec, wanted }
     }
 
+    /// Packages that must not be installed; their configuration stays.
+    #[must_use]
+    pub fn absent(names: &[&str]) -> Self {
+        let mut package = Self::present(names);
+        package.spec.state = State::Absent;
+        package
+    }
+
     fn age(&self) -> Option<Question> {
         self.spec.update_cache.then(|| Question::Raw { key: "apt-lists-age".to_owned(), script: Script::sh(LISTS_AGE, &[]) })
     }
@@ -267,6 +276,11 @@ impl Resource for Package {
     fn id(&self) -> ResourceId {
         let names: Vec<String> = self.wanted.iter().map(Wanted::argument).collect();
         ResourceId::new(PackageSpec::NAME, if names.is_empty() { "lists".to_owned() } else { names.join(" ") })
+    }
+
+    fn teardown(&self, wish: Teardown) -> Option<Box<dyn Resource>> {
+        let names: Vec<&str> = self.wanted.iter().map(|wanted| wanted.name.as_str()).filter(|name| is_docker(name)).collect();
+        (wish.docker && self.spec.state != State::Absent && !names.is_empty()).then(|| Box::new(Self::absent(&names)) as Box<dyn Resource>)
     }
 
     fn questions(&self, _: &Facts) -> Vec<Question> {

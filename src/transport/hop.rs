@@ -82,7 +82,12 @@ pub(super) async fn route(target: &Target, around: &Surroundings, configs: &SshC
         let asked = parse_jump(jump)?;
         let config = ask(target, configs, &asked).await?;
         // The password is the host's, not its bastion's.
-        hops.push(hop(target, around, &asked, &config, None));
+        let mut jump = hop(target, around, &asked, &config, None);
+        // It is the host that was made anew, not the way to it.
+        if jump.host_keys == HostKeyPolicy::ExpectNew {
+            jump.host_keys = HostKeyPolicy::Strict;
+        }
+        hops.push(jump);
     }
     let last = hop(target, around, &asked, &config, target.password.clone());
     let first = hops.first().unwrap_or(&last);
@@ -150,7 +155,12 @@ fn hop(target: &Target, around: &Surroundings, asked: &Asked, config: &SshConfig
         agent: around.agent.clone(),
         password,
         known_hosts: target.known_hosts.clone(),
-        host_keys: if config.strict { HostKeyPolicy::Strict } else { target.host_keys },
+        host_keys: match target.host_keys {
+            // Asked for by name, on the command line, for this very run.
+            HostKeyPolicy::ExpectNew => HostKeyPolicy::ExpectNew,
+            _ if config.strict => HostKeyPolicy::Strict,
+            policy => policy,
+        },
         legacy: target.legacy,
     };
     let expand = |text: &String| expand_home(Path::new(&tokens(text, &hop, &asked.host, around)), &around.home);

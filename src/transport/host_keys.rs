@@ -1,6 +1,7 @@
 //! Whether the host that answers is the one that is meant: asks `known_hosts.rs`, applies the
 //! policy, pins new keys, and words the refusals.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey, PublicKeyOrCertific
 use super::HostKeyPolicy;
 use super::known_hosts::{HostName, KnownHosts, Place, Verdict};
 use crate::diagnostic::{Failure, FailureClass};
+
+/// Hosts whose new key was learnt in this process ([`HostKeyPolicy::ExpectNew`]).
+static LEARNT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// What one connection needs to check its host's key.
 pub(super) struct HostCheck {
@@ -93,6 +97,7 @@ impl HostCheck {
         match (self.known.judge(&self.name, key), self.policy, &self.pins) {
             (Verdict::Trusted, ..) => Ok(()),
             (Verdict::Revoked(place), ..) => Err(self.revoked(key, &place)),
+            (Verdict::Changed(_) | Verdict::Unknown, HostKeyPolicy::ExpectNew, Some(file)) => self.relearn(file, key),
             (Verdict::Changed(place), ..) => Err(self.changed(key, &place)),
             (Verdict::Unknown, HostKeyPolicy::AcceptNew, Some(file)) => self.pin(file, key),
             (Verdict::Unknown, ..) => Err(self.unknown(key)),
@@ -125,6 +130,39 @@ impl HostCheck {
             Ok(Verdict::Changed(place)) => Err(self.changed(key, &place)),
             Ok(Verdict::Revoked(place)) => Err(self.revoked(key, &place)),
             Ok(Verdict::Unknown) => Err(self.unknown(key)),
+            Err(error) => Err(self.refused("has a new key that could not be pinned").because(format!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// Puts a new key in the place of those that are pinned for the host, once in this process: a
+    /// second new key is somebody else's.
+    fn relearn(&self, path: &Path, key: &PublicKey) -> Result<(), Failure> {
+        let learnt = {
+            let mut learnt = LEARNT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            !learnt.insert(self.name.to_string())
+        };
+        let known_elsewhere = |place: &Place| place.file.as_path() != path;
+        match self.known.judge(&self.name, key) {
+            Verdict::Changed(place) if learnt || known_elsewhere(&place) => return Err(self.changed(key, &place)),
+            Verdict::Unknown if learnt => return Err(self.unknown(key)),
+            _ => {}
+        }
+        let forgotten = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).and_then(|file| {
+            file.lock()?;
+            let text = std::fs::read_to_string(path)?;
+            let kept = KnownHosts::without(&text, &self.name);
+            if kept == text {
+                return Ok(());
+            }
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut new = tempfile::NamedTempFile::new_in(directory)?;
+            new.as_file().set_permissions(file.metadata()?.permissions())?;
+            new.write_all(kept.as_bytes())?;
+            new.as_file().sync_all()?;
+            new.persist(path).map(|_| ()).map_err(|error| error.error)
+        });
+        match forgotten {
+            Ok(()) => self.pin(path, key),
             Err(error) => Err(self.refused("has a new key that could not be pinned").because(format!("{}: {error}", path.display()))),
         }
     }

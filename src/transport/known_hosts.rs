@@ -89,6 +89,29 @@ impl KnownHosts {
         Self { lines }
     }
 
+    /// A file's text without what pins the host by its name. Lines for several names keep the
+    /// others; authorities, revoked keys and wildcards stay.
+    pub(super) fn without(text: &str, name: &HostName) -> String {
+        let name = name.to_string();
+        let keep = |line: &str| -> Option<String> {
+            let whole = line.trim_end_matches(['\n', '\r']);
+            let hosts = whole.split_ascii_whitespace().next().unwrap_or_default();
+            if whole.trim_start().starts_with(['#', '@']) || hosts.is_empty() {
+                return Some(line.to_owned());
+            }
+            if hosts.starts_with("|1|") {
+                return (!matches_hosts(hosts, &name)).then(|| line.to_owned());
+            }
+            let others: Vec<&str> = hosts.split(',').filter(|host| !host.eq_ignore_ascii_case(&name)).collect();
+            match others.len() {
+                0 => None,
+                count if count == hosts.split(',').count() => Some(line.to_owned()),
+                _ => Some(line.replacen(hosts, &others.join(","), 1)),
+            }
+        };
+        text.split_inclusive('\n').filter_map(keep).collect()
+    }
+
     fn matching(&self, name: &HostName) -> impl Iterator<Item = &Line> {
         let name = name.to_string();
         self.lines.iter().filter(move |line| matches_hosts(&line.hosts, &name))
@@ -287,6 +310,14 @@ mod tests {
         assert_eq!(judge(&format!("web {B}\nweb {A}\n"), "web", 22, A), Verdict::Trusted);
         assert_eq!(judge(&format!("# c\nweb {B}\nbroken line\n"), "web", 22, A), Verdict::Changed(place(2)));
         assert_eq!(judge(&format!("@cert-authority web {A}"), "web", 22, A), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_host_is_forgotten_and_nothing_else() {
+        let text = format!("# web\nweb {A}\nweb,10.0.0.1 {B} c\n@revoked web {B}\n*.lab {A}\nother {A}\n[web]:2222 {A}");
+        let expected = format!("# web\n10.0.0.1 {B} c\n@revoked web {B}\n*.lab {A}\nother {A}\n[web]:2222 {A}");
+        assert_eq!(KnownHosts::without(&text, &HostName::new("web", 22)), expected);
+        assert_eq!(KnownHosts::without(&text, &HostName::new("nowhere", 22)), text);
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub enum HostKeyPolicy {
     Strict,
     /// Learn it, and pin it in the inventory's `known_hosts`.
     AcceptNew,
+    /// The host was made anew: learn the one key that it shows first, in place of those that are
+    /// pinned; after that as [`HostKeyPolicy::Strict`].
+    ExpectNew,
 }
 
 /// How to become root on the host.

@@ -140,6 +140,11 @@ impl Run {
 pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_soc-provision"));
     command.args(arguments).current_dir(dir).env_remove("SSH_AUTH_SOCK").env("HOME", dir).stdin(std::process::Stdio::null());
+    command.env_remove("SOC_PROVISION_HISTORY").env_remove("XDG_STATE_HOME");
+    if dir == root() {
+        // The history of runs on this very project must not lie in its repository.
+        command.env("XDG_STATE_HOME", root().join(".lab/state"));
+    }
     command
 }
 

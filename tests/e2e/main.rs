@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod absent;
 mod apply;
 mod bad_input;
 #[path = "../support/canary.rs"]
@@ -10,9 +11,12 @@ mod canary;
 #[path = "canary.rs"]
 mod canary_run;
 mod firewall;
+mod fleet;
 mod guard;
 mod harness;
 mod keep;
+mod page;
+mod rebuild;
 mod soc;
 mod soc_prod;
 mod stacks;

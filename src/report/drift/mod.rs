@@ -31,7 +31,7 @@ pub struct DriftReport {
 }
 
 /// Something undeclared that was removed, or not.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, serde::Deserialize)]
 pub struct Removal {
     pub host: String,
     pub id: String,
