@@ -10,13 +10,12 @@ use crate::diagnostic::Diagnostic;
 use crate::project::Project;
 use crate::resource::compose::stack::Locked;
 use crate::resource::{ImageRule, Sources};
-use crate::secret::{SecretName, Text};
+use crate::secret::Text;
 
 /// Looks up what one task refers to.
 pub(super) struct TaskSources<'a, 'w> {
     pub(super) project: &'a Project,
     pub(super) scope: &'a Scope<'w>,
-    pub(super) known_secrets: Option<&'a [SecretName]>,
     /// The last problem, with its place; the kinds pass on only its text.
     pub(super) problem: RefCell<Option<Diagnostic>>,
 }
@@ -138,12 +137,6 @@ impl Sources for TaskSources<'_, '_> {
             self.remember(place::in_file(self.project, &trouble, &start, role))
         })?;
         let rendered = self.scope.file(&compiled, &start).map_err(|diagnostic| self.remember(diagnostic))?;
-        let text = Text::parse(&rendered);
-        for secret in text.secrets() {
-            if let Some(diagnostic) = super::decode::missing(&secret, self.known_secrets) {
-                return Err(self.remember(diagnostic.at(start)));
-            }
-        }
-        Ok(text)
+        Ok(Text::parse(&rendered))
     }
 }

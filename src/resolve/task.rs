@@ -1,6 +1,7 @@
 //! One task on one host: condition, loop, arguments, resources.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::project::source::{Key, Node, Val};
 use crate::project::task::{Action, Flavour, Loop, TaskDef};
 use crate::project::variables::{self, Layer};
 use crate::resource::{BuildContext, Resource};
+use crate::secret::SecretName;
 
 /// Resolves a task. `None` if there is nothing of it to show: its problems were recorded.
 pub(super) fn resolve(run: &HostRun<'_, '_>, task: &TaskDef, inner: &Inherit, frame: &Rc<Frame>) -> Option<Task> {
@@ -240,8 +242,7 @@ fn module(
     }
     decode::coerce_for(kind.name, &mut arguments);
     let user = become_user(run, inner, scope)?;
-    let sources =
-        TaskSources { project: run.resolver.project, scope, known_secrets: options.known_secrets.as_deref(), problem: RefCell::default() };
+    let sources = TaskSources { project: run.resolver.project, scope, problem: RefCell::default() };
     let context = BuildContext {
         facts: run.facts,
         sources: &sources,
@@ -250,7 +251,16 @@ fn module(
         become_user: user.as_deref(),
     };
     match (kind.decode)(Value::Object(arguments), &context) {
-        Ok(resources) => Some(resources),
+        Ok(resources) => {
+            // All of them at once: in templates, in files, for the environment.
+            let needed: BTreeSet<SecretName> = resources.iter().flat_map(|resource| resource.secrets()).collect();
+            for name in &needed {
+                if let Some(diagnostic) = decode::missing(name, options.known_secrets.as_deref()) {
+                    run.report(diagnostic.at(node.at.clone()));
+                }
+            }
+            Some(resources)
+        }
         Err(error) => {
             // A problem within a template has its own place, which says more than the task's.
             let diagnostic = sources.problem.take().unwrap_or_else(|| decode::complaint(kind.name, &error, key, node));
@@ -428,7 +438,7 @@ fn check(
         return None;
     }
     decode::coerce_for_check(entry.name, &mut arguments);
-    let sources = TaskSources { project: run.resolver.project, scope, known_secrets: None, problem: RefCell::default() };
+    let sources = TaskSources { project: run.resolver.project, scope, problem: RefCell::default() };
     let address = match scope.variable("ansible_host") {
         Ok(value) => value.and_then(|value| helpers::text(&value).ok()).unwrap_or_else(|| run.host.to_owned()),
         Err(undefined) => {

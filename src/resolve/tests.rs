@@ -298,6 +298,9 @@ fn secrets_stay_names_and_unknown_ones_are_errors() {
     let known = ["db_pas", "api/key"].map(|name| crate::secret::SecretName::parse(name).unwrap()).to_vec();
     let found = shown(&run_with(&disk, &RunOptions { known_secrets: Some(known), ..RunOptions::default() }).unwrap_err());
     assert_eq!(found, ["playbooks/prod.yml:4:37: there is no secret `db_pass` [did you mean `db_pas`?]"]);
+    // Each that is missing is named, those in templates too.
+    let found = shown(&run_with(&disk, &RunOptions { known_secrets: Some(Vec::new()), ..RunOptions::default() }).unwrap_err());
+    assert!(found.len() == 2 && found.iter().any(|line| line.contains("there is no secret `api/key`")), "{found:?}");
 }
 
 #[test]

@@ -37,9 +37,11 @@ fn the_images_page_has_every_image_and_says_that_none_was_run() {
 fn check_ids() -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     for role in crate::render::roles() {
-        if root().join(format!("roles/{role}/verify/main.yml")).exists() {
-            let checks = yaml(format!("roles/{role}/verify/main.yml"));
-            out.extend(checks.as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap().to_owned()));
+        for part in ["main", "smoke"] {
+            let path = format!("roles/{role}/verify/{part}.yml");
+            if root().join(&path).exists() {
+                out.extend(yaml(path).as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap().to_owned()));
+            }
         }
     }
     out

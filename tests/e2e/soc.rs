@@ -54,6 +54,11 @@ fn six_stacks_on_one_host_are_green_and_stay_apart() {
     networks_are_apart(&lab);
     only_declared_ports_answer_from_outside(&lab);
     a_failing_stack_touches_no_other(&lab);
+    a_reload_leaves_containers_that_come_back(&lab);
+    if series(0, 1) == 1 {
+        a_power_cut_is_survived(&lab);
+        real_programs_take_what_was_rendered(&lab);
+    }
 }
 
 fn every_check_is_green(document: &Value) {
@@ -112,12 +117,12 @@ fn addresses(container: &Value) -> BTreeMap<String, String> {
 /// From a container of each kind of attachment, exactly what shares a network with it answers.
 fn networks_are_apart(lab: &Lab) {
     let all: Vec<Value> = containers(lab).into_iter().filter(|container| container["HostConfig"]["NetworkMode"] != "host").collect();
-    let mut targets: Vec<(String, String, String)> = Vec::new();
+    let mut targets: Vec<(String, String)> = Vec::new();
     for container in &all {
         let ports: Vec<&String> = container["Config"]["ExposedPorts"].as_object().map(|ports| ports.keys().collect()).unwrap_or_default();
         for (network, address) in addresses(container) {
             for port in ports.iter().filter_map(|port| port.strip_suffix("/tcp")) {
-                targets.push((network.clone(), address.clone(), port.to_owned()));
+                targets.push((network.clone(), format!("{address}/{port}")));
             }
         }
     }
@@ -129,17 +134,14 @@ fn networks_are_apart(lab: &Lab) {
         if !seen.insert(networks.into_iter().cloned().collect::<Vec<_>>()) {
             continue;
         }
-        let tries: Vec<String> = targets
-            .iter()
-            .map(|(_, address, port)| format!("(timeout 2 bash -c '</dev/tcp/{address}/{port}' 2>/dev/null && echo {address}:{port}) &"))
-            .collect();
-        let script = format!("nsenter -t {} -n bash -c \"$(cat)\" <<'END'\n{}\nwait\nEND", container["State"]["Pid"], tries.join("\n"));
-        let answers = lab.sh("h1", &script);
-        let answers: BTreeSet<&str> = answers.lines().collect();
-        for (network, address, port) in &targets {
-            let answered = answers.contains(format!("{address}:{port}").as_str());
-            assert_eq!(answered, own.contains_key(network), "from {name} ({own:?}) to {address}:{port} on {network}");
-        }
+        let expected: BTreeSet<String> =
+            targets.iter().filter(|(network, ..)| own.contains_key(network)).map(|(_, at)| at.clone()).collect();
+        let every = targets.iter().map(|(_, at)| at.clone()).collect();
+        let mut answers = answering_from(lab, container, &every);
+        // A busy machine may not answer in time what it could; what must not answer never does.
+        let late: BTreeSet<String> = expected.difference(&answers).cloned().collect();
+        answers.extend(answering_from(lab, container, &late));
+        assert_eq!(answers, expected, "from {name} ({own:?})");
     }
     assert!(seen.len() >= 10, "{seen:?}");
     // What is only on internal networks has no way out.
@@ -147,6 +149,14 @@ fn networks_are_apart(lab: &Lab) {
         let script = format!("nsenter -t $(docker inspect -f '{{{{.State.Pid}}}}' {name}) -n ip route show default");
         assert_eq!(lab.sh("h1", &script), "", "{name} has a way out");
     }
+}
+
+/// Which of these `ADDRESS/PORT` take a connection from where a container stands.
+fn answering_from(lab: &Lab, container: &Value, targets: &BTreeSet<String>) -> BTreeSet<String> {
+    let one = |at: &String| format!("(timeout 2 bash -c '</dev/tcp/{at}' 2>/dev/null && echo {at}) &\n");
+    let tries: String = targets.iter().map(one).collect();
+    let script = format!("nsenter -t {} -n bash <<'END'\n{tries}wait\nEND", container["State"]["Pid"]);
+    lab.sh("h1", &script).lines().map(str::to_owned).collect()
 }
 
 /// Of all ports that the project knows, and some that nobody should offer, exactly those for people.
@@ -193,6 +203,33 @@ fn a_failing_stack_touches_no_other(lab: &Lab) {
     assert_eq!(ill, "", "not back to health");
     // The next ordinary run finds the rest of the way.
     every_check_is_green(&apply(lab, "apply", &[]).ok().json());
+}
+
+/// A reload by signal is not a stop by hand in Docker's books: such containers stay down after a boot.
+fn a_reload_leaves_containers_that_come_back(lab: &Lab) {
+    let before = lives(lab);
+    let run = apply(lab, "apply", &["-e", "monitoring_slack_channel=#elsewhere"]).ok().json();
+    assert_eq!(recap(&run, "h1", "changed"), 1);
+    assert_eq!(lives(lab), before, "a reload made a container anew");
+    let channel = "docker exec monitoring-alertmanager grep channel: /etc/alertmanager/alertmanager.yml";
+    assert!(lab.sh("h1", channel).contains("#elsewhere"));
+    let stopped = "grep -l '\"HasBeenManuallyStopped\":true' /var/lib/docker/containers/*/config.v2.json || true";
+    assert_eq!(lab.sh("h1", stopped), "");
+}
+
+/// After a power cut every stack comes back by itself, with the firewall, and nothing needs doing.
+fn a_power_cut_is_survived(lab: &Lab) {
+    apply(lab, "apply", &[]).ok();
+    lab.power("h1", "reset");
+    every_check_is_green(&apply(lab, "verify", &[]).ok().json());
+    assert!(lab.sh("h1", "nft list tables").contains("soc_provision"));
+    assert_eq!(recap(&apply(lab, "apply", &[]).ok().json(), "h1", "changed"), 0);
+}
+
+/// Prometheus, Alertmanager, the blackbox exporter, nginx, Redis and Suricata as the distribution has them: no stand-ins.
+fn real_programs_take_what_was_rendered(lab: &Lab) {
+    let proofs = lab.sh("h1", include_str!("soc_real.sh"));
+    assert_eq!(proofs.lines().count(), 9, "{proofs}");
 }
 
 /// Each stack alone on a bare host: one in the quick series, all in the long one.

@@ -5,17 +5,16 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Lab, Project, recap, root, soc};
+use crate::harness::{Lab, Project, recap, root, series, soc};
 
 /// SIEM and SOAR, AI and monitoring, sensors and edge; the shipped inventory's names.
 const HOSTS: [(&str, &str); 3] = [("soc-a", "h1"), ("soc-b", "h2"), ("soc-c", "h3")];
 /// What a host of the lab needs: small, stand-ins, limits that a container in a container may have.
-const LAB: &str =
-    "soc_profile=lab soc_stand_ins=true soc_apparmor_if_available=true soc_nofile=20000 soc_memlock=8388608 docker_nofile=20000";
+const LAB: &str = "soc_profile: lab\nsoc_stand_ins: true\nsoc_apparmor_if_available: true\nsoc_nofile: 20000\nsoc_memlock: 8388608\ndocker_nofile: 20000\n";
 
 /// The shipped roles, playbooks and group variables, with hosts of the lab in the inventory.
 fn project(lab: &Lab) -> Project {
-    let project = Project::new(&[]);
+    let project = Project::new(&[("lab.yml", LAB)]);
     for name in ["roles", "playbooks"] {
         std::os::unix::fs::symlink(root().join(name), project.dir.path().join(name)).unwrap();
     }
@@ -56,11 +55,15 @@ fn own_secrets(project: &Project) {
 
 #[test]
 fn three_hosts_are_healthy_wired_and_stay_so() {
+    if series(0, 1) == 0 {
+        eprintln!("not run: three hosts with the whole SOC are part of the long series (SOC_PROVE=1)");
+        return;
+    }
     let Some(lab) = Lab::containers(3, &["--docker"]) else { return };
     let project = project(&lab);
     lab_secrets_are_refused(&project);
     own_secrets(&project);
-    let run = |arguments: &[&str]| soc(project.dir.path(), &[arguments, &["prod.yml", "--format", "json", "-e", LAB]].concat());
+    let run = |arguments: &[&str]| soc(project.dir.path(), &[arguments, &["prod.yml", "--format", "json", "-e", "@lab.yml"]].concat());
     let first = run(&["apply"]).ok().json();
     for (name, _) in HOSTS {
         assert!(recap(&first, name, "changed") > 10, "{name}");
@@ -106,14 +109,17 @@ fn lab_secrets_are_refused(project: &Project) {
     let dir = project.dir.path();
     let copied = Command::new("cp").arg("-r").arg(root().join("secrets/lab")).arg(dir.join("secrets")).status().unwrap();
     assert!(copied.success());
-    let run = soc(dir, &["apply", "prod.yml", "-e", LAB]);
+    let run = soc(dir, &["apply", "prod.yml", "-e", "@lab.yml"]);
     assert_eq!(run.code, 1, "{}", run.all());
     assert!(run.stderr.contains("lab-only"), "{}", run.stderr);
     std::fs::remove_dir_all(dir.join("secrets")).unwrap();
-    // Without any secrets nothing is touched either, and the message says which one is missing.
-    let run = soc(dir, &["apply", "prod.yml", "-e", LAB]);
-    assert_eq!(run.code, 1, "{}", run.all());
-    assert!(run.stderr.contains("siem/indexer_password"), "{}", run.stderr);
+    // Without any secrets nothing is touched either, and all that are missing are named.
+    let run = soc(dir, &["apply", "prod.yml", "-e", "@lab.yml"]);
+    assert_eq!(run.code, 2, "{}", run.all());
+    for name in ["siem/indexer_password", "siem/api_password", "soar/cortex_api_key", "ai/redis_password", "waf/redis_password"] {
+        assert!(run.all().contains(&format!("there is no secret `{name}`")), "{name}: {}", run.all());
+    }
+    assert!(!run.all().contains("changed: ["), "{}", run.all());
 }
 
 /// From inside the containers, to the addresses in their rendered configuration.

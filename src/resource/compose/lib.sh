@@ -129,7 +129,13 @@ roll() {
   done
   start "$svc" 0 "$count"
 }
-reload_signal() { for id in $(ids "$1"); do docker kill -s "$2" "$id" >/dev/null || return 1; done; } # SERVICE SIGNAL
+reload_signal() { # SERVICE SIGNAL
+  # Not `docker kill -s`: to Docker that is a stop by hand, whatever the signal, and a container that is
+  # `unless-stopped` would stay down after the host's next boot.
+  for id in $(ids "$1"); do
+    pid=$(docker inspect -f '{{.State.Pid}}' "$id") && [ "$pid" -gt 1 ] && kill -s "${2#SIG}" "$pid" || return 1
+  done
+}
 reload_command() { svc=$1; shift; for id in $(ids "$svc"); do docker exec "$id" "$@" </dev/null >&2 || return 1; done; }
 drop_network() { # NAME: with this project's containers on it
   for id in $(docker ps -aq --filter "network=$1" --filter "label=com.docker.compose.project=$stack"); do

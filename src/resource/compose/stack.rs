@@ -109,7 +109,7 @@ pub struct StackSecret {
 /// How a service takes new files.
 #[derive(Clone, Debug)]
 pub enum Reload {
-    /// `docker kill -s`.
+    /// To its first process.
     Signal(String),
     /// A command in the container.
     Command(Vec<String>),
