@@ -215,14 +215,27 @@ impl Exit {
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (c.is_control() && c != '\n' && c != '\t') || bidi {
-            out.extend(c.escape_default());
-        } else {
+        if is_printable(c) || c == '\n' || c == '\t' {
             out.push(c);
+        } else {
+            out.extend(c.escape_default());
         }
     }
     out
+}
+
+/// As [`printable`], on one line.
+#[must_use]
+pub fn printable_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n")
+}
+
+/// Whether a terminal shows this character and does nothing else: no control character, and no
+/// mark that turns the direction of text.
+#[must_use]
+pub fn is_printable(c: char) -> bool {
+    let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}');
+    !c.is_control() && !bidi
 }
 
 /// The nearest of several names to what was typed, if it is near enough to be meant.

@@ -93,10 +93,24 @@ impl Facts {
         self.flag("soc_apparmor")
     }
 
-    /// Identifies this boot; changes with every reboot.
+    /// Tools that every Debian has, that the work needs, and that this host does not have.
+    #[must_use]
+    pub fn missing_tools(&self) -> Vec<&str> {
+        let tools = self.vars.get("soc_missing_tools").and_then(Value::as_array);
+        tools.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// The kernel's word for this boot.
     #[must_use]
     pub fn boot_id(&self) -> &str {
         self.text("soc_boot_id")
+    }
+
+    /// Identifies this boot; changes with every reboot, also of a container, which shares the
+    /// kernel's id with its machine.
+    #[must_use]
+    pub fn boot(&self) -> String {
+        format!("{} {}", self.text("soc_boot_id"), self.text("soc_init_started"))
     }
 
     /// Reads what [`SCRIPT`] printed.
@@ -145,6 +159,7 @@ mod parse {
         hardware(sections, &mut vars);
         network(sections, &mut vars);
         mounts(sections, &mut vars);
+        vars.insert("soc_missing_tools".into(), json!(lines(sections, "lacks")));
         vars
     }
 
@@ -192,6 +207,7 @@ mod parse {
         vars.insert("ansible_service_mgr".into(), json!(if init == "systemd" { "systemd" } else { init }));
         vars.insert("ansible_pkg_mgr".into(), json!(if first(sections, "apt").is_empty() { "unknown" } else { "apt" }));
         vars.insert("soc_boot_id".into(), json!(first(sections, "boot_id")));
+        vars.insert("soc_init_started".into(), json!(first(sections, "started")));
         let apparmor = first(sections, "apparmor") == "Y";
         vars.insert("soc_apparmor".into(), json!(apparmor));
         vars.insert("ansible_apparmor".into(), json!({ "status": if apparmor { "enabled" } else { "disabled" } }));
@@ -291,7 +307,8 @@ mod tests {
         let facts = Facts::parse(&String::from_utf8_lossy(&out.stdout)).unwrap();
         assert!(!facts.distribution().is_empty());
         assert!(facts.number("ansible_processor_vcpus").unwrap() > 0);
-        assert!(!facts.boot_id().is_empty());
+        assert!(!facts.text("soc_boot_id").is_empty() && facts.text("soc_init_started").parse::<u64>().is_ok());
+        assert!(facts.missing_tools().is_empty());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn run(arguments: &FactsArgs) -> Exit {
     let (hosts, exit) = drive::run(&prepared, crate::cli::Format::Text, |_, exit| exit);
     let all: serde_json::Map<String, serde_json::Value> =
         hosts.iter().filter(|(_, host)| !host.is_out()).map(|(name, host)| (name.clone(), host.facts.vars().clone().into())).collect();
-    print(&format!("{}\n", serde_json::to_string_pretty(&all).unwrap_or_default()));
+    print(&format!("{}\n", crate::report::json::text(&all)));
     exit
 }
 

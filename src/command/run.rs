@@ -143,8 +143,8 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         complain("error: this format is for `drift`; choose `text`, `json` or `jsonl`");
         return Err(Exit::Usage);
     }
-    let shard = run.shard.clone().or_else(shard_from_environment);
-    let hosts: Vec<String> = hosts_of(project, shard.as_deref())?;
+    lint(project)?;
+    let hosts = hosts_of(project, run.shard.clone().or_else(shard_from_environment).as_deref())?;
     if hosts.is_empty() {
         complain("warning: no hosts matched");
     }
@@ -230,6 +230,13 @@ fn targets(
     problems.dedup();
     show(&problems, Some(project));
     Err(Exit::Usage)
+}
+
+/// What is wrong whatever the hosts say (a misspelt argument) stops a run before it connects.
+fn lint(project: &Project) -> Result<(), Exit> {
+    let errors: Vec<Diagnostic> = crate::resolve::lint::lint(project).into_iter().filter(|problem| problem.level == Level::Error).collect();
+    show(&errors, Some(project));
+    if errors.is_empty() { Ok(()) } else { Err(Exit::Usage) }
 }
 
 fn hosts_of(project: &Project, shard: Option<&str>) -> Result<Vec<String>, Exit> {

@@ -5,7 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use crate::diagnostic::{Failure, FailureClass, printable};
+pub(super) use super::failure::{NOT_SHOWN, step_failure};
+use crate::diagnostic::{Failure, FailureClass};
 use crate::engine::host::{HostRun, session_failure};
 use crate::engine::plan::{self, Decision, Planner, TaskPlan};
 use crate::engine::program::{Step as Node, TaskIndex, tasks_in};
@@ -13,30 +14,26 @@ use crate::engine::{journal, survive};
 use crate::event::{EventKind, Outcome, ResourceReport, TaskReport};
 use crate::resource::ResourceId;
 use crate::resource::observe::Pending;
-use crate::resource::plan::{Effect, INVALID, MOVED_ON, Plan, RESTORED, Step};
+use crate::resource::plan::{Effect, Plan, Step};
 use crate::shell::Script;
 use crate::transport::{Frame, Output, PendingReply, SessionError};
 
 /// How many bytes of a step's output are kept.
 const KEEP_OUTPUT: usize = 64 << 10;
-/// How many last lines of a failed step are shown.
-const LAST_LINES: usize = 20;
-/// How many reasons a failed step may give.
-const REASONS: usize = 12;
 
 /// A task whose steps were sent and whose answers were not all read.
 pub struct Queued {
-    task: TaskIndex,
-    reports: Vec<ResourceReport>,
-    replies: Vec<SentStep>,
-    started: Instant,
-    handler: bool,
+    pub(super) task: TaskIndex,
+    pub(super) reports: Vec<ResourceReport>,
+    pub(super) replies: Vec<SentStep>,
+    pub(super) started: Instant,
+    pub(super) handler: bool,
 }
 
-struct SentStep {
-    resource: usize,
-    title: String,
-    reply: PendingReply,
+pub(super) struct SentStep {
+    pub(super) resource: usize,
+    pub(super) title: String,
+    pub(super) reply: PendingReply,
 }
 
 /// A walk over nodes, or an operation, under way on a host.
@@ -286,11 +283,10 @@ impl HostRun {
     async fn flush(&mut self, queued: &mut Queued) -> Result<(), Failure> {
         self.drain().await?;
         let index = queued.task;
-        for sent in std::mem::take(&mut queued.replies) {
-            let id = self.program.tasks[index].resources[sent.resource].id();
-            let output = sent.reply.wait().await.map_err(|error| session_failure(&sent.title, &error))?;
-            if output.status != 0 || output.skipped {
-                let failure = step_failure(&sent.title, &id, &output);
+        for SentStep { resource, title, reply } in std::mem::take(&mut queued.replies) {
+            let id = self.program.tasks[index].resources[resource].id();
+            let output = reply.wait().await.map_err(|error| session_failure(&title, &error))?;
+            if let Some(failure) = judge(queued, resource, &title, &id, &output) {
                 return self.fail_task(
                     Queued { replies: Vec::new(), reports: std::mem::take(&mut queued.reports), ..*queued },
                     None,
@@ -339,6 +335,10 @@ impl HostRun {
                 self.flush(queued).await?;
                 self.send_uploads(step).await?;
             }
+            if step.user.is_some() {
+                // Only root writes the journal.
+                self.send_journal(queued, position, block, first.take()).await?;
+            }
             let key = format!("{}-{position}-{number}", queued.task);
             let frame = self.frame(step, first.take(), &key, block, self.program.tasks[queued.task].timeout);
             self.doing(step.title.clone());
@@ -355,13 +355,20 @@ impl HostRun {
         Ok(())
     }
 
+    /// Sends the journal's lines ahead of a step that runs as another user.
+    async fn send_journal(&mut self, queued: &mut Queued, resource: usize, block: u32, lines: Option<Script>) -> Result<(), Failure> {
+        let Some(lines) = lines else { return Ok(()) };
+        let title = "write the journal".to_owned();
+        let frame = Frame { block: Some(block), ..Frame::new(lines) };
+        let reply = self.session()?.submit(frame).await.map_err(|error| session_failure(&title, &error))?;
+        queued.replies.push(SentStep { resource, title, reply });
+        Ok(())
+    }
+
     /// The frame of a step: the journal's lines, then the script.
     pub(super) fn frame(&self, step: &Step, before: Option<Script>, key: &str, block: u32, timeout: Option<u64>) -> Frame {
         let body = if step.survives { survive::wrap(&self.job.holder.run, key, &step.script) } else { step.script.clone() };
-        let script = match (&step.user, before) {
-            (_, None) => body,
-            (_, Some(before)) => before.append(body),
-        };
+        let script = before.map_or_else(|| body.clone(), |before| before.append(body.clone()));
         Frame {
             deadline: timeout.map_or(step.deadline, Duration::from_secs),
             block: Some(block),
@@ -369,41 +376,6 @@ impl HostRun {
             keep: KEEP_OUTPUT,
             ..Frame::new(script)
         }
-    }
-
-    /// Follows a step that goes on without us: if the connection dies, makes it again and sends
-    /// the same frame, which picks the step up.
-    async fn wait_surviving(&mut self, queued: &mut Queued, step: &Step, key: &str, block: u32) -> Result<(), Failure> {
-        let Some(sent) = queued.replies.pop() else { return Ok(()) };
-        let id = self.program.tasks[queued.task].resources[sent.resource].id();
-        let mut answer = sent.reply.wait().await;
-        let mut block = block;
-        while let Err(SessionError::Lost(why)) = &answer {
-            self.reconnect(&why.clone()).await?;
-            self.new_block()?;
-            block = self.block.max(block);
-            let frame = self.frame(step, None, key, self.block, self.program.tasks[queued.task].timeout);
-            answer = self.session()?.run(frame).await;
-        }
-        let output = answer.map_err(|error| session_failure(&step.title, &error))?;
-        if output.status == 0 && !output.skipped {
-            self.changed = true;
-            return Ok(());
-        }
-        let earlier = std::mem::take(&mut queued.replies);
-        for sent in earlier {
-            let output = sent.reply.wait().await.map_err(|error| session_failure(&sent.title, &error))?;
-            if output.status != 0 && !output.skipped {
-                let id = self.program.tasks[queued.task].resources[sent.resource].id();
-                return Err(step_failure(&sent.title, &id, &output));
-            }
-        }
-        // Skipped means that something sent before it failed: that is the failure to report.
-        if output.skipped {
-            self.drain().await?;
-        }
-        let failure = step_failure(&step.title, &id, &output);
-        self.fail_task(Queued { replies: Vec::new(), reports: std::mem::take(&mut queued.reports), ..*queued }, None, failure)
     }
 
     pub(super) async fn send_uploads(&mut self, step: &Step) -> Result<(), Failure> {
@@ -416,31 +388,6 @@ impl HostRun {
             session.upload(upload, &progress).await?;
         }
         Ok(())
-    }
-
-    async fn wait_for_reboot(&mut self, deadline: Duration) -> Result<(), Failure> {
-        let before = self.facts.boot_id().to_owned();
-        let until = Instant::now() + deadline;
-        self.doing("rebooting");
-        loop {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            if let Some(session) = self.session.take() {
-                self.trips_before += session.round_trips();
-                session.close().await;
-            }
-            self.reconnects = 0;
-            let back = self.reconnect("the host reboots").await;
-            if back.is_ok() && self.facts.boot_id() != before {
-                self.changed = true;
-                return self.new_block();
-            }
-            if Instant::now() > until {
-                return Err(Failure::new(
-                    FailureClass::Deadline,
-                    format!("the host did not come back within {} s of its reboot", deadline.as_secs()),
-                ));
-            }
-        }
     }
 
     /// Reports tasks at the front of the queue that need no answers.
@@ -459,22 +406,18 @@ impl HostRun {
             let mut failed = None;
             for sent in replies {
                 let id = self.program.tasks[queued.task].resources[sent.resource].id();
-                match sent.reply.wait().await {
+                let SentStep { resource, title, reply } = sent;
+                match reply.wait().await {
                     Err(SessionError::Lost(why)) => {
                         let mut lost = vec![queued.task];
                         lost.extend(self.queue.drain(..).map(|later| later.task));
                         return Box::pin(self.recover(lost, &why)).await;
                     }
-                    Err(error) => failed = failed.or(Some(session_failure(&sent.title, &error))),
-                    Ok(output) if output.status != 0 && !output.skipped => {
-                        failed = failed.or_else(|| Some(step_failure(&sent.title, &id, &output)))
+                    Err(error) => failed = failed.or(Some(session_failure(&title, &error))),
+                    Ok(output) => {
+                        self.changed |= output.status == 0 && !output.skipped;
+                        failed = failed.or(judge(&mut queued, resource, &title, &id, &output));
                     }
-                    Ok(output) if output.skipped => {
-                        failed = failed.or_else(|| {
-                            Some(Failure::new(FailureClass::Interrupted, format!("`{}` was not run: the run was stopped", sent.title)))
-                        });
-                    }
-                    Ok(_) => self.changed = true,
                 }
             }
             match failed {
@@ -556,7 +499,12 @@ impl HostRun {
     }
 
     /// Reports a failed task; an ignored failure lets the walk go on.
-    fn fail_task(&mut self, mut queued: Queued, last: impl Into<Option<ResourceReport>>, failure: Failure) -> Result<(), Failure> {
+    pub(super) fn fail_task(
+        &mut self,
+        mut queued: Queued,
+        last: impl Into<Option<ResourceReport>>,
+        failure: Failure,
+    ) -> Result<(), Failure> {
         if let Some(mut report) = last.into() {
             report.outcome = Outcome::Failed { failure: (&failure).into() };
             queued.reports.push(report);
@@ -592,53 +540,21 @@ impl HostRun {
     }
 }
 
-/// Stands for what a host said where a secret in it could not be masked.
-pub(super) const NOT_SHOWN: &str =
-    "what the host said is not shown: a secret of this host could not be opened to mask it; give an identity";
-
-/// What a step's exit status means.
-pub(super) fn step_failure(title: &str, id: &ResourceId, output: &Output) -> Failure {
-    let stdout = last_lines(&output.stdout);
-    let (causes, rest) = reasons(&output.stderr);
-    let stderr = last_lines(rest.as_bytes());
-    let failure = if stderr.contains("No space left on device") || stdout.contains("No space left on device") {
-        Failure::new(FailureClass::DiskFull, format!("{id}: the host's disk is full (`{title}`)"))
-            .hint("free some space on the host and run again; what was there before is still there")
-    } else {
-        match output.status {
-            MOVED_ON => Failure::new(FailureClass::MovedOn, format!("{id} is not as it was when the plan was made; nothing was written"))
-                .hint("somebody else changed it meanwhile: look at the new plan and run again"),
-            INVALID => Failure::new(FailureClass::StepFailed, format!("{id}: the new content is invalid; the old one is still in place")),
-            RESTORED => Failure::new(FailureClass::StepFailed, format!("{id}: `{title}` failed, and the previous state was put back")),
-            127 => Failure::new(FailureClass::MissingTool, format!("{id}: the host lacks a command that `{title}` needs")),
-            status => Failure::new(FailureClass::StepFailed, format!("{id}: `{title}` failed with status {status}")),
+/// What an answer means for its resource's report, and the failure if it is one.
+pub(super) fn judge(queued: &mut Queued, resource: usize, title: &str, id: &ResourceId, output: &Output) -> Option<Failure> {
+    let (outcome, failure) = match output {
+        Output { skipped: true, .. } => {
+            let failure = Failure::new(FailureClass::Interrupted, format!("`{title}` was not run: the run was stopped"));
+            (Outcome::Skipped { reason: "not run: a step before it failed, or the run was stopped".to_owned() }, failure)
+        }
+        Output { status: 0, .. } => return None,
+        _ => {
+            let failure = step_failure(title, id, output);
+            (Outcome::Failed { failure: (&failure).into() }, failure)
         }
     };
-    if output.unfit_to_show && !(stdout.is_empty() && stderr.is_empty()) {
-        return Failure { stderr: NOT_SHOWN.to_owned(), ..failure };
+    if let Some(report) = queued.reports.get_mut(resource) {
+        report.outcome = outcome;
     }
-    Failure { causes, stdout, stderr, ..failure }
-}
-
-/// What a step itself says was the matter: its lines `reason: ...` on stderr; and the others.
-fn reasons(stderr: &[u8]) -> (Vec<String>, String) {
-    let text = String::from_utf8_lossy(stderr);
-    let (mut causes, mut rest) = (Vec::new(), String::new());
-    for line in text.lines() {
-        match line.strip_prefix("reason: ").filter(|_| causes.len() < REASONS) {
-            Some(reason) => causes.push(printable(reason)),
-            None => {
-                rest.push_str(line);
-                rest.push('\n');
-            }
-        }
-    }
-    (causes, rest)
-}
-
-fn last_lines(bytes: &[u8]) -> String {
-    let text = printable(&String::from_utf8_lossy(bytes));
-    let lines: Vec<&str> = text.lines().collect();
-    let from = lines.len().saturating_sub(LAST_LINES);
-    lines[from..].join("\n")
+    Some(failure)
 }

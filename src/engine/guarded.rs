@@ -30,9 +30,7 @@ impl HostRun {
         for step in &plan.steps {
             self.doing(step.title.clone());
             let frame = self.frame(step, None, &format!("g{task}"), self.block, None);
-            let session = self.session()?;
-            let outcome = session.run(frame).await;
-            match outcome {
+            match self.run_step(step, frame).await {
                 Ok(output) if output.status == 0 => self.changed = true,
                 Ok(output) => return Err(self.put_back(&guard_id, guarded, step_failure(&step.title, id, &output)).await),
                 // Perhaps the change itself cut the connection: the new login decides.

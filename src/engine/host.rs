@@ -9,26 +9,24 @@ use crate::diagnostic::{Failure, FailureClass, printable};
 use crate::engine::apply::Queued;
 use crate::engine::condition;
 use crate::engine::findings;
-use crate::engine::lock::{self, HostState};
+use crate::engine::lock::HostState;
 use crate::engine::plan::{self, Decision, Diffs, Planner, TaskPlan};
 use crate::engine::preflight::{self, Preflight};
 use crate::engine::program::{Program, TaskIndex};
 use crate::engine::undeclared::{self, Login, Undeclared};
 use crate::engine::{Job, Mode};
 use crate::event::{EventKind, Finding, HostReport, Outcome, Recap, TaskReport};
-use crate::facts::{self, Facts};
+use crate::facts::Facts;
 use crate::resource::observe::{Answer, Observations};
 use crate::resource::{Claim, Place, ResourceId, interview};
 use crate::secret::{Masker, SecretName, Vault};
 use crate::shell::Script;
-use crate::transport::{Frame, Output, Session, SessionError, Target};
+use crate::transport::{Frame, Output, PendingReply, Session, SessionError, Target};
 
 /// How long the facts, a probe or a look at the lock may take.
-const READ_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const READ_DEADLINE: Duration = Duration::from_secs(120);
 /// A plan older than this is made anew before it is acted on (DESIGN 8.7).
 const PLAN_KEEPS: Duration = Duration::from_secs(60);
-/// How long to wait for a step that an earlier run left behind.
-const EARLIER_STEP: Duration = Duration::from_secs(600);
 
 /// One host in a run.
 pub struct HostRun {
@@ -36,6 +34,8 @@ pub struct HostRun {
     pub name: String,
     pub(super) target: Target,
     pub(super) session: Option<Arc<Session>>,
+    /// The first frame, which travelled with the login.
+    pub(super) first: Option<PendingReply>,
     /// Round trips of sessions that are gone.
     pub(super) trips_before: usize,
     pub facts: Facts,
@@ -88,6 +88,7 @@ impl HostRun {
             name,
             target,
             session: None,
+            first: None,
             trips_before: 0,
             facts: Facts::default(),
             state: HostState::default(),
@@ -169,6 +170,7 @@ impl HostRun {
             return Ok(());
         }
         self.check_supported()?;
+        self.check_tools()?;
         self.program = Program::new(
             (self.job.resolve)(&self.name, &self.facts)
                 .map_err(|text| Failure::new(FailureClass::Project, "the project cannot be resolved for this host").because(text))?,
@@ -188,44 +190,6 @@ impl HostRun {
         }
         self.prepared = true;
         Ok(())
-    }
-
-    async fn connect(&mut self) -> Result<(), Failure> {
-        let session = self.job.connector.connect(&self.target).await?;
-        let session = Arc::new(session);
-        let mut live = self.job.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        live.insert(self.name.clone(), Arc::downgrade(&session));
-        drop(live);
-        self.session = Some(session);
-        self.block = self.session()?.new_block();
-        Ok(())
-    }
-
-    /// Makes the connection again after it was lost, takes the lock back under the same run, and
-    /// gives the new shell its secrets.
-    pub(super) async fn reconnect(&mut self, why: &str) -> Result<(), Failure> {
-        if let Some(session) = self.session.take() {
-            self.trips_before += session.round_trips();
-            session.close().await;
-        }
-        self.reconnects += 1;
-        if self.reconnects > 3 {
-            return Err(Failure::new(FailureClass::Tcp, "the connection was lost too often").because(printable(why)));
-        }
-        self.doing("reconnecting");
-        let mut wait = Duration::from_millis(500);
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
-            match self.connect().await {
-                Ok(()) => break,
-                Err(failure) if Instant::now() > until || !failure.class.is_unreachable() => return Err(failure.because(printable(why))),
-                Err(_) => tokio::time::sleep(wait).await,
-            }
-            wait = (wait * 2).min(Duration::from_secs(5));
-        }
-        let session = self.session()?;
-        self.share_secrets(&session);
-        self.gather().await
     }
 
     /// Gives a session what it fills into scripts, and what it masks in answers.
@@ -271,63 +235,6 @@ impl HostRun {
         }
     }
 
-    /// Round trip 1: facts, the lock, and what earlier runs left.
-    pub(super) async fn gather(&mut self) -> Result<(), Failure> {
-        let session = self.session()?;
-        let lost = |error: SessionError| session_failure("gathering facts", &error);
-        let mut lock_frame = None;
-        if self.job.mode.takes_lock() {
-            let mut frame = Frame::new(lock::take(&self.job.holder, self.job.break_lock));
-            frame.in_shell = true;
-            lock_frame = Some(session.submit(frame).await.map_err(lost)?);
-        }
-        let look = session.submit(Frame::new(lock::look())).await.map_err(lost)?;
-        let facts = session.submit(Frame { deadline: READ_DEADLINE, ..Frame::new(Script::sh(facts::SCRIPT, &[])) }).await.map_err(lost)?;
-        let taken = match lock_frame {
-            Some(reply) => Some(reply.wait().await.map_err(lost)?),
-            None => None,
-        };
-        let look = look.wait().await.map_err(lost)?;
-        let gathered = facts.wait().await.map_err(lost)?;
-        let bad = |what: String, output: &Output| {
-            Failure::new(FailureClass::MissingTool, what).because(printable(&String::from_utf8_lossy(&output.stderr)))
-        };
-        self.state = lock::parse(&text(&look), self.job.mode.takes_lock()).map_err(|what| bad(what, &look))?;
-        if let Some(taken) = taken {
-            let taken = self.wait_for_earlier(taken).await?;
-            let held = lock::parse(&text(&look), false).unwrap_or_default();
-            lock::taken(&text(&taken), &held)?;
-            self.notified.extend(self.state.owed.iter().cloned());
-        }
-        self.facts = Facts::parse(&text(&gathered)).map_err(|what| bad(what, &gathered))?;
-        if self.job.retry_release {
-            self.facts = std::mem::take(&mut self.facts).with_flag(crate::resource::compose_release::RETRY);
-        }
-        Ok(())
-    }
-
-    /// A step of a run that died goes on without it: waits for its end instead of getting in its
-    /// way, and takes the lock then.
-    async fn wait_for_earlier(&self, mut taken: Output) -> Result<Output, Failure> {
-        let until = Instant::now() + EARLIER_STEP;
-        let mut told = false;
-        loop {
-            let line = text(&taken);
-            let Some(unit) = line.lines().last().and_then(|line| line.strip_prefix("busy ")) else { return Ok(taken) };
-            if Instant::now() > until || self.job.interrupted() {
-                return Ok(taken);
-            }
-            if !told {
-                let what = format!("{}: a step of an earlier run still goes on ({}); waiting for its end", self.name, printable(unit));
-                self.emit(EventKind::Warning { text: what });
-                told = true;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let frame = Frame { in_shell: true, ..Frame::new(lock::take(&self.job.holder, self.job.break_lock)) };
-            taken = self.session()?.run(frame).await.map_err(|error| session_failure("taking the lock", &error))?;
-        }
-    }
-
     /// Refuses a distribution that nobody proved this on, before anything is touched.
     fn check_supported(&self) -> Result<(), Failure> {
         const SUPPORTED: [(&str, &str); 4] = [("Debian", "12"), ("Debian", "13"), ("Ubuntu", "22.04"), ("Ubuntu", "24.04")];
@@ -337,6 +244,17 @@ impl HostRun {
         }
         Err(Failure::new(FailureClass::Unsupported, format!("`{name} {version}` is not supported"))
             .hint("supported are Debian 12 and 13, Ubuntu 22.04 and 24.04; nothing was touched"))
+    }
+
+    /// Refuses a host without the tools that questions and steps are made of, before anything is touched.
+    fn check_tools(&self) -> Result<(), Failure> {
+        let missing = self.facts.missing_tools();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let names = missing.iter().map(|tool| format!("`{}`", printable(tool))).collect::<Vec<_>>().join(", ");
+        Err(Failure::new(FailureClass::MissingTool, format!("the host has no {names}; nothing was touched"))
+            .hint("every Debian and Ubuntu has it: put it back (`apt-get install --reinstall coreutils findutils grep libc-bin`)"))
     }
 
     /// One round trip: asks everything that some tasks want to know.

@@ -12,7 +12,7 @@ use crate::shell::Script;
 #[must_use]
 pub fn before_step(run: &str, resource: &ResourceId, notify: &[String]) -> Script {
     let mut script = Script::sh(
-        "(umask 077; d=/var/lib/soc-provision; w() { printf '%s\\n' \"$2\" >>\"$1\" || { rm -f $d/reserve; printf '%s\\n' \"$2\" >>\"$1\"; }; }; w $d/journal/{} {}",
+        "(umask 077; d=/var/lib/soc-provision; w() { printf '%s\\n' \"$2\" >>\"$1\" || { rm -f $d/reserve; printf '%s\\n' \"$2\" | cat >>\"$1\"; }; }; w $d/journal/{} {}",
         &[run, &format!("begin {resource}")],
     );
     for handler in notify {

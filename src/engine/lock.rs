@@ -36,46 +36,75 @@ pub struct HostState {
     pub pins: BTreeMap<String, String>,
 }
 
-/// Takes the lock in the privileged shell itself; prints `taken`, `held` or `nostate`.
-/// The same run may take its own lock over after a reconnect.
+/// What came of taking a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is ours.
+    Ours,
+    /// A step of an earlier run goes on by itself, in this unit; it ends on its own.
+    Busy(String),
+    /// The holder's controller is gone, and its shell ends once the step under way does.
+    Orphan,
+}
+
+/// Takes the lock in the privileged shell itself; prints `taken`, `held`, `orphan`, `busy UNIT` or
+/// `nostate`. An orphan is a login's first process that nobody holds any more: its parent is 1.
+/// The same run may take its own lock over after a reconnect. What the holder's shell still runs
+/// ends with it: two steps must never work on one host at once.
 #[must_use]
 pub fn take(holder: &Holder, break_lock: bool) -> Script {
     Script::sh(
         r#"d=/var/lib/soc-provision
-if ! e=$( (umask 077; mkdir -p $d/owed $d/journal && : >>$d/lock) 2>&1); then echo "nostate $e"
+b=/run/soc-provision/broken/{}
+if ! command -v flock >/dev/null; then echo noflock
+elif [ -e "$b" ]; then read -r l <"$b"; echo "broken $l"
+elif ! e=$( (umask 077; mkdir -p $d/owed $d/journal && : >>$d/lock) 2>&1); then echo "nostate $(printf %s "$e" | tr '\n' ' ')"
 else
   exec 9>>$d/lock
   t=held
   if flock -n 9; then t=taken
   else
     while read -r k v; do case $k in run) hrun=$v;; pid) hpid=$v;; esac; done <$d/lock.holder
-    # Nobody above the holder's shell but init: its controller is gone, and it ends with the step under way.
-    p=$hpid
-    while [ "${p:-0}" -gt 1 ] && read -r c <"/proc/$p/comm"; do
-      case $c in sh | dash | bash | sudo | su | runuser | env) ;; *) break ;; esac
-      q=; while read -r k v; do [ "$k" = PPid: ] && q=$v; done <"/proc/$p/status"; p=$q
-    done 2>/dev/null
-    [ "$p" = 1 ] && t="busy shell $hpid"
-    if [ "$hrun" = {} ] || [ {} = yes ]; then [ -n "$hpid" ] && kill -9 "$hpid" 2>/dev/null; flock -w 5 9 && t=taken; fi
+    if [ "$hrun" = {} ] || [ {} = yes ]; then g=$(read -r s <"/proc/$hpid/stat" && { s=${s##*) }; set -- $s; echo "$3"; }) 2>/dev/null
+      if [ "$hrun" != {} ]; then
+        case $hrun in ''|*[!A-Za-z0-9-]*) ;; *) (umask 077; mkdir -p /run/soc-provision/broken; echo {} >/run/soc-provision/broken/$hrun);; esac
+      fi
+      [ -n "$g" ] && kill -9 "-$g" 2>/dev/null; [ -n "$hpid" ] && kill -9 "$hpid" 2>/dev/null; flock -w 5 9 && t=taken
+    elif flock -w 2 9; then t=taken
+    else
+      # Nobody above the holder's shell but init: its controller is gone, and it ends with the step under way.
+      p=$hpid
+      while [ "${p:-0}" -gt 1 ] && read -r c <"/proc/$p/comm"; do
+        case $c in sh | dash | bash | sudo | su | runuser | env) ;; *) break ;; esac
+        q=; while read -r k v; do [ "$k" = PPid: ] && q=$v; done <"/proc/$p/status"; p=$q
+      done 2>/dev/null
+      if [ "$p" = 1 ]; then t=orphan; fi
+    fi
   fi
   if [ "$t" = taken ]; then
     for u in /run/soc-provision/steps/*.unit; do
       [ -e "$u" ] || continue
       read -r urun uname <"$u"
-      if [ "$urun" != {} ] && systemctl is-active --quiet "$uname"; then t="busy $uname"; fi
+      [ "$urun" != {} ] || continue
+      if systemctl is-active --quiet "$uname"; then t="busy $uname"; else rm -f "${u%.unit}".*; fi
     done
   fi
   case $t in
-    taken) (umask 077; printf 'run %s\nwho %s\nfrom %s\nsince %s\npid %s\n' {} {} {} {} $$ >$d/lock.holder
-            [ -e $d/reserve ] || head -c 262144 /dev/zero >$d/reserve) ;;
-    *) exec 9>&- ;;
+    taken) r=$(printf 'run %s\nwho %s\nfrom %s\nsince %s\npid %s\n' {} {} {} {} $$)
+           put() { (umask 077; printf '%s\n' "$r" | cat >$d/lock.holder) 2>&1; }
+           e=$(put) || { rm -f $d/reserve; e=$(put); } || t="nostate $e"
+           [ -e $d/reserve ] || (umask 077; head -c 262144 /dev/zero >$d/reserve) 2>/dev/null ;;
   esac
-  echo "$t"
+  [ "$t" = taken ] || exec 9>&-
+  echo "$(printf %s "$t" | tr '\n' ' ')"
 fi
 "#,
         &[
             &holder.run,
+            &holder.run,
             if break_lock { "yes" } else { "no" },
+            &holder.run,
+            &format!("run {} of {} from {}", holder.run, holder.who, holder.from),
             &holder.run,
             &holder.run,
             &holder.who,
@@ -137,25 +166,40 @@ pub fn parse(output: &str, ours: bool) -> Result<HostState, String> {
     Ok(state)
 }
 
-/// Turns what [`take`] printed into success or the failure to report.
+/// Turns what [`take`] printed into what came of it, or the failure to report.
 ///
 /// # Errors
-/// [`FailureClass::LockHeld`], [`FailureClass::DiskFull`] or [`FailureClass::StepFailed`].
-pub fn taken(output: &str, state: &HostState) -> Result<(), Failure> {
+/// [`FailureClass::LockHeld`], [`FailureClass::DiskFull`], [`FailureClass::MissingTool`] or
+/// [`FailureClass::StepFailed`].
+pub fn taken(output: &str, state: &HostState) -> Result<Taken, Failure> {
     let line = output.lines().last().unwrap_or_default();
-    if line == "taken" {
-        return Ok(());
-    }
     if let Some(reason) = line.strip_prefix("nostate") {
         let class = if reason.contains("No space left") { FailureClass::DiskFull } else { FailureClass::StepFailed };
-        return Err(Failure::new(class, format!("cannot write {STATE_DIR}")).because(printable(reason.trim())));
+        return Err(Failure::new(class, format!("cannot write {STATE_DIR}; nothing was touched"))
+            .because(printable(reason.trim()))
+            .hint("make room there, or make it writable, and run again"));
     }
-    if let Some(unit) = line.strip_prefix("busy ") {
-        let stop = unit.strip_prefix("shell ").map_or_else(|| format!("systemctl stop {unit}"), |pid| format!("kill {pid}"));
-        return Err(Failure::new(FailureClass::LockHeld, format!("a step of an earlier run still goes on in {}", printable(unit)))
-            .hint(format!("wait for it, or stop it with `{}` on the host", printable(&stop))));
+    match line {
+        "taken" => Ok(Taken::Ours),
+        "orphan" => Ok(Taken::Orphan),
+        "noflock" => {
+            Err(Failure::new(FailureClass::MissingTool, "the host has no `flock`, which the host's lock needs; nothing was touched")
+                .hint("install util-linux on the host"))
+        }
+        line => match (line.strip_prefix("busy "), line.strip_prefix("broken ")) {
+            (Some(unit), _) => Ok(Taken::Busy(printable(unit))),
+            (None, Some(by)) => Err(Failure::new(FailureClass::LockHeld, format!("the host's lock was taken away by {}", printable(by)))
+                .hint("see what that run did, and run again")),
+            (None, None) => Err(held(state)),
+        },
     }
-    Err(held(state))
+}
+
+/// The failure for an earlier run's step that does not end.
+#[must_use]
+pub fn busy(unit: &str) -> Failure {
+    Failure::new(FailureClass::LockHeld, format!("a step of an earlier run still goes on in {unit}"))
+        .hint(format!("wait for it, or stop it with `systemctl stop {unit}` on the host"))
 }
 
 /// The failure that names the lock's holder.
@@ -192,6 +236,8 @@ mod tests {
         let state = parse("##lock\nrun r1\nwho ann\nfrom desk\nsince 0\n##end\n", false).unwrap();
         let failure = taken("held\n", &state).unwrap_err();
         assert_eq!(failure.class, FailureClass::LockHeld);
+        assert_eq!(taken("x\ntaken\n", &state), Ok(Taken::Ours));
+        assert_eq!(taken("busy a.service\n", &state), Ok(Taken::Busy("a.service".into())));
         assert_eq!(failure.message, "the host is locked by run r1 of ann from desk since 1970-01-01T00:00:00Z");
     }
 }

@@ -4,7 +4,10 @@
 
 pub mod apply;
 pub mod condition;
+mod connect;
+mod failure;
 pub mod findings;
+mod follow;
 pub mod gate;
 pub mod guard;
 mod guarded;
@@ -195,6 +198,12 @@ impl Job {
         crate::secret::sha256(format!("{}-{count}", self.seed).as_bytes())[..32].to_owned()
     }
 
+    /// Notes that a host's session is open.
+    fn alive(&self, host: &str, session: &Arc<Session>) {
+        let mut live = self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        live.insert(host.to_owned(), Arc::downgrade(session));
+    }
+
     /// The sessions that are open now.
     fn sessions(&self) -> Vec<Arc<Session>> {
         let live = self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -205,6 +214,9 @@ impl Job {
         (self.cross_check)(&host.claims())
     }
 }
+
+/// How long killing what runs on the hosts may hold up the end.
+const KILLING: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A run's hosts as they are in the end.
 pub type Hosts = BTreeMap<String, HostRun>;
@@ -237,7 +249,12 @@ pub async fn run(job: Arc<Job>) -> (Hosts, Exit) {
         })
         .await;
     }
-    stopper.abort();
+    if job.abandons_guards() {
+        // What runs on the hosts is being killed.
+        let _ = tokio::time::timeout(KILLING, stopper).await;
+    } else {
+        stopper.abort();
+    }
     finish(&job, hosts).await
 }
 
@@ -414,13 +431,11 @@ async fn stop_the_rest(hosts: &BTreeMap<String, Arc<Mutex<HostRun>>>, reason: &s
 /// killed where it is.
 async fn stop_on_cancel(job: Arc<Job>) {
     job.cancel.pressed(1).await;
-    for session in job.sessions() {
-        session.stop().await;
-    }
+    let sessions = job.sessions();
+    futures::future::join_all(sessions.iter().map(|session| session.stop())).await;
     job.cancel.pressed(2).await;
-    for session in job.sessions() {
-        session.kill().await;
-    }
+    let sessions = job.sessions();
+    futures::future::join_all(sessions.iter().map(|session| session.kill())).await;
 }
 
 async fn finish(job: &Job, hosts: BTreeMap<String, Arc<Mutex<HostRun>>>) -> (Hosts, Exit) {

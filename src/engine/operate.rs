@@ -127,7 +127,7 @@ impl HostRun {
             let mut journal = Some(journal::before_step(&self.job.holder.run, id, &[]));
             let output = loop {
                 let frame = self.frame(step, journal.take(), &key, self.block, None);
-                match self.session()?.run(frame).await {
+                match self.run_step(step, frame).await {
                     Err(SessionError::Lost(why)) if step.survives => {
                         self.reconnect(&why).await?;
                         self.new_block()?;
@@ -154,7 +154,7 @@ impl HostRun {
         let mut before = Some(journal::before_step(&self.job.holder.run, id, &[]));
         loop {
             let frame = Frame { keep: KEEP, ..self.frame(step, before.take(), key, self.block, None) };
-            match self.session()?.run(frame).await {
+            match self.run_step(step, frame).await {
                 Err(SessionError::Lost(why)) if step.survives && !self.job.interrupted() => self.reconnect(&why).await?,
                 outcome => return outcome.map_err(|error| session_failure(&step.title, &error)),
             }

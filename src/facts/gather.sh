@@ -4,6 +4,7 @@ echo '##uname'; uname -snrm
 echo '##init'; IFS= read -r l </proc/1/comm && echo "$l"
 echo '##apt'; [ -x /usr/bin/apt-get ] && echo apt
 show boot_id /proc/sys/kernel/random/boot_id
+echo '##started'; IFS= read -r l </proc/1/stat && { l=${l##*) }; set -- $l; echo "${20}"; }
 show apparmor /sys/module/apparmor/parameters/enabled
 echo '##cgroup'; [ -e /sys/fs/cgroup/cgroup.controllers ] && echo 2
 echo '##user'; echo "${SUDO_USER:-${USER:-${LOGNAME:-}}}"
@@ -14,4 +15,5 @@ echo '##cpus'; n=0; while IFS= read -r l; do case $l in processor*:*) n=$((n+1))
 show route /proc/net/route
 echo '##addr'; ip -o addr 2>/dev/null
 echo '##df'; df -Pk 2>/dev/null
+echo '##lacks'; for l in base64 cat chmod chown cut find getent grep head id ln ls mkdir mv readlink rm sha256sum sort stat sync tail touch tr xargs; do command -v "$l" >/dev/null || echo "$l"; done
 echo '##end'

@@ -79,8 +79,28 @@ impl Document {
     /// The document as text.
     #[must_use]
     pub fn render(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_default()
+        text(self)
     }
+}
+
+/// Any value as JSON that is safe to look at on a terminal: what JSON itself lets stand (C1
+/// controls, marks that turn the direction of text) is escaped, so the value is the same.
+#[must_use]
+pub fn text(value: &impl Serialize) -> String {
+    escaped(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || crate::diagnostic::is_printable(c) {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    out
 }
 
 /// `--format jsonl`: each event as it happens, one JSON object a line.
@@ -90,7 +110,20 @@ impl crate::event::Listener for Lines {
     fn event(&mut self, event: &Event) {
         use std::io::Write as _;
         if let Ok(line) = serde_json::to_string(event) {
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
+            let _ = writeln!(std::io::stdout().lock(), "{}", escaped(&line));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_stays_the_same_value() {
+        let hostile = "a\u{1b}[2J\u{9b}31m\u{202e}\u{7f}ü\n\0";
+        let shown = text(&hostile);
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), hostile);
+        assert!(shown.contains('ü') && shown.chars().all(|c| !c.is_control() && c != '\u{202e}'), "{shown:?}");
     }
 }

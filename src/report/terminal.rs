@@ -1,12 +1,13 @@
 //! The run as people follow it: bars on a terminal, plain lines elsewhere, on stderr; the plan's
 //! and the tasks' lines on stdout in Ansible's words.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::Write as _;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::diagnostic::{printable, printable_line as line};
 use crate::event::{CheckReport, Event, EventKind, FailureReport, HostReport, Listener, Outcome, ResourceReport, TaskReport};
 use crate::report::recap::{Summary, heading};
 use crate::report::{Paint, paint};
@@ -34,6 +35,8 @@ pub struct Terminal {
     uploads: HashMap<(String, String), ProgressBar>,
     summary: Summary,
     last_title: String,
+    /// Hosts whose failure was shown with its task, to people who see both streams.
+    shown: BTreeSet<String>,
 }
 
 impl Terminal {
@@ -48,6 +51,7 @@ impl Terminal {
             uploads: HashMap::new(),
             summary: Summary::default(),
             last_title: String::new(),
+            shown: BTreeSet::new(),
         }
     }
 
@@ -86,10 +90,10 @@ impl Terminal {
         if self.verbosity.bars {
             // More bars than lines would scroll the screen away.
             if self.hosts.len() < 30 || self.hosts.contains_key(host) {
-                self.bar(host).set_message(what.to_owned());
+                self.bar(host).set_message(line(what));
             }
         } else if self.verbosity.level >= 2 {
-            self.note(&format!("{host}: {what}"));
+            self.note(&format!("{}: {}", line(host), line(what)));
         }
     }
 
@@ -123,8 +127,11 @@ impl Terminal {
         if boring && self.verbosity.level == 0 && (notes.is_empty() || !self.verbosity.planning) {
             return;
         }
-        let title =
-            if task.handler { heading(&format!("RUNNING HANDLER [{}]", task.title)) } else { heading(&format!("TASK [{}]", task.title)) };
+        let title = if task.handler {
+            heading(&format!("RUNNING HANDLER [{}]", line(&task.title)))
+        } else {
+            heading(&format!("TASK [{}]", line(&task.title)))
+        };
         let mut out = String::new();
         if title != self.last_title {
             out.push_str(&format!("\n{}\n", paint(self.verbosity.colour, Paint::Bold, &title)));
@@ -132,13 +139,15 @@ impl Terminal {
         }
         let colour = self.verbosity.colour;
         let (word, shade) = word(&task.outcome);
-        let host_name = crate::diagnostic::printable(host);
-        out.push_str(&paint(colour, shade, &format!("{word}: [{host_name}]{}", detail(&task.outcome))));
+        out.push_str(&paint(colour, shade, &format!("{word}: [{}]{}", line(host), detail(&task.outcome))));
         for resource in &task.resources {
             self.resource(&mut out, resource);
         }
         if let Outcome::Failed { failure } | Outcome::Ignored { failure } = &task.outcome {
             out.push_str(&failure_text(failure, colour));
+            if !self.verbosity.quiet && std::io::stdout().is_terminal() {
+                self.shown.insert(host.to_owned());
+            }
         }
         if matches!(task.outcome, Outcome::Ignored { .. }) {
             out.push_str("\n...ignoring");
@@ -148,53 +157,53 @@ impl Terminal {
 
     fn resource(&self, out: &mut String, resource: &ResourceReport) {
         let colour = self.verbosity.colour;
+        let id = line(&resource.id.to_string());
         for change in &resource.changes {
-            let side = |value: &Option<String>| {
-                value.as_ref().map_or_else(|| "absent".to_owned(), |value| crate::diagnostic::printable(&value.replace('\n', "\\n")))
-            };
-            let text = format!("\n  {} {}: {} -> {}", resource.id, change.field, side(&change.before), side(&change.after));
+            let side = |value: &Option<String>| value.as_ref().map_or_else(|| "absent".to_owned(), |value| line(value));
+            let text = format!("\n  {id} {}: {} -> {}", line(&change.field), side(&change.before), side(&change.after));
             out.push_str(&paint(colour, Paint::Yellow, &text));
             if let (true, Some(diff)) = (self.verbosity.diff, &change.diff) {
-                out.push_str(&format!("\n--- before: {0}\n+++ after: {0}\n", resource.id.name));
-                for line in diff.lines().filter(|line| !line.starts_with("--- ") && !line.starts_with("+++ ")) {
-                    let shade = match line.as_bytes().first() {
+                out.push_str(&format!("\n--- before: {0}\n+++ after: {0}\n", line(&resource.id.name)));
+                for row in diff.lines().filter(|row| !row.starts_with("--- ") && !row.starts_with("+++ ")) {
+                    let shade = match row.as_bytes().first() {
                         Some(b'+') => Some(Paint::Green),
                         Some(b'-') => Some(Paint::Red),
                         Some(b'@') => Some(Paint::Cyan),
                         _ => None,
                     };
-                    let line = crate::diagnostic::printable(line);
-                    out.push_str(&shade.map_or(line.clone(), |shade| paint(colour, shade, &line)));
+                    let row = printable(row);
+                    out.push_str(&shade.map_or(row.clone(), |shade| paint(colour, shade, &row)));
                     out.push('\n');
                 }
             }
         }
         if let Outcome::KnownAfter { resource: other } = &resource.outcome {
-            out.push_str(&paint(colour, Paint::Cyan, &format!("\n  {}: known after {other}", resource.id)));
+            out.push_str(&paint(colour, Paint::Cyan, &format!("\n  {id}: known after {}", line(other))));
         }
         if let Outcome::Unknown { reason } = &resource.outcome {
-            out.push_str(&paint(colour, Paint::Red, &format!("\n  {}: unknown: {}", resource.id, crate::diagnostic::printable(reason))));
+            out.push_str(&paint(colour, Paint::Red, &format!("\n  {id}: unknown: {}", printable(reason))));
         }
         if let (Outcome::Failed { failure }, true) = (&resource.outcome, self.verbosity.planning) {
-            out.push_str(&paint(colour, Paint::Red, &format!("\n  {}: refused: {}", resource.id, failure.message)));
+            out.push_str(&paint(colour, Paint::Red, &format!("\n  {id}: refused: {}", printable(&failure.message))));
         }
         if resource.unchecked && !matches!(resource.outcome, Outcome::Ok) {
-            out.push_str(&format!("\n  {}: not checkable: it runs every time (add `creates`, `unless` or `onlyif`)", resource.id));
+            out.push_str(&format!("\n  {id}: not checkable: it runs every time (add `creates`, `unless` or `onlyif`)"));
         }
         for note in &resource.notes {
-            out.push_str(&paint(colour, Paint::Cyan, &format!("\n  note: {}: {note}", resource.id)));
+            out.push_str(&paint(colour, Paint::Cyan, &format!("\n  note: {id}: {}", printable(note))));
         }
     }
 
     fn check(&self, host: &str, check: &CheckReport) {
         let colour = self.verbosity.colour;
         let seconds = Duration::from_millis(check.milliseconds).as_secs_f64();
+        let what = format!("[{}] {}", line(host), line(&check.title));
         if check.passed {
             if self.verbosity.level >= 1 || self.verbosity.planning {
-                self.say(&paint(colour, Paint::Green, &format!("healthy: [{host}] {} ({}, {seconds:.1} s)", check.title, check.detail)));
+                self.say(&paint(colour, Paint::Green, &format!("healthy: {what} ({}, {seconds:.1} s)", printable(&check.detail))));
             }
         } else {
-            self.say(&paint(colour, Paint::Red, &format!("unhealthy: [{host}] {}: {} ({seconds:.1} s)", check.title, check.detail)));
+            self.say(&paint(colour, Paint::Red, &format!("unhealthy: {what}: {} ({seconds:.1} s)", printable(&check.detail))));
         }
     }
 
@@ -204,11 +213,16 @@ impl Terminal {
         }
         let Some(failure) = &report.failure else { return };
         let colour = self.verbosity.colour;
+        let mut failure = failure.clone();
+        if self.shown.contains(host) {
+            failure.stdout.clear();
+            failure.stderr.clear();
+        }
         let word = if failure.class.is_unreachable() { "UNREACHABLE" } else { "FAILED" };
         self.note(&format!(
             "{}{}",
-            paint(colour, Paint::Red, &format!("\nfatal: [{host}]: {word}! => {}", failure.message)),
-            failure_text(failure, colour)
+            paint(colour, Paint::Red, &format!("\nfatal: [{}]: {word}! => {}", line(host), printable(&failure.message))),
+            failure_text(&failure, colour)
         ));
     }
 }
@@ -227,8 +241,8 @@ fn word(outcome: &Outcome) -> (&'static str, Paint) {
 
 fn detail(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Skipped { reason } => format!(" ({reason})"),
-        Outcome::Failed { failure } | Outcome::Ignored { failure } => format!(" => {}", failure.message),
+        Outcome::Skipped { reason } => format!(" ({})", printable(reason)),
+        Outcome::Failed { failure } | Outcome::Ignored { failure } => format!(" => {}", printable(&failure.message)),
         _ => String::new(),
     }
 }
@@ -237,15 +251,15 @@ fn detail(outcome: &Outcome) -> String {
 fn failure_text(failure: &FailureReport, colour: bool) -> String {
     let mut out = String::new();
     for cause in &failure.causes {
-        out.push_str(&format!("\n  caused by: {cause}"));
+        out.push_str(&format!("\n  caused by: {}", printable(cause)));
     }
     for (name, text) in [("stdout", &failure.stdout), ("stderr", &failure.stderr)] {
-        for line in text.lines() {
-            out.push_str(&format!("\n  {} {line}", paint(colour, Paint::Dim, &format!("{name} |"))));
+        for row in text.lines() {
+            out.push_str(&format!("\n  {} {}", paint(colour, Paint::Dim, &format!("{name} |")), printable(row)));
         }
     }
     if let Some(hint) = &failure.hint {
-        out.push_str(&format!("\n  {} {hint}", paint(colour, Paint::Bold, "hint:")));
+        out.push_str(&format!("\n  {} {}", paint(colour, Paint::Bold, "hint:"), printable(hint)));
     }
     out
 }
@@ -255,12 +269,14 @@ impl Listener for Terminal {
         self.summary.event(event);
         match (&event.host, &event.kind) {
             (None, EventKind::PlayStarted { name, hosts, .. }) if !self.verbosity.quiet => {
-                self.say(&format!("\n{}", paint(self.verbosity.colour, Paint::Bold, &heading(&format!("PLAY [{name}]")))));
+                self.say(&format!("\n{}", paint(self.verbosity.colour, Paint::Bold, &heading(&format!("PLAY [{}]", line(name))))));
                 if hosts.is_empty() {
                     self.say("skipping: no hosts matched");
                 }
             }
-            (_, EventKind::Warning { text }) => self.note(&paint(self.verbosity.colour, Paint::Yellow, &format!("warning: {text}"))),
+            (_, EventKind::Warning { text }) => {
+                self.note(&paint(self.verbosity.colour, Paint::Yellow, &format!("warning: {}", printable(text))))
+            }
             (Some(host), EventKind::Doing { what }) => self.doing(host, what),
             (Some(host), EventKind::Upload { name, done, total }) => self.upload(host, name, *done, *total),
             (Some(host), EventKind::Task(task)) => self.task(host, task),

@@ -93,13 +93,14 @@ impl Access {
 
     async fn try_open(&self, terminal: bool, words: &impl FirstWords) -> Result<Opened, Refusal> {
         let start = Start::new(&self.privilege, self.root_login);
-        let (command, inside) = start.command(words.inside().as_ref().map(|text| text.as_str()), terminal);
+        let command = start.command(words.inside().as_ref().map(|text| text.as_str()), terminal);
         let mut shell = match &self.link {
             Link::Local => ShellChannel::local(&command)
                 .map_err(|error| Refusal::Failed(Failure::new(FailureClass::Bug, format!("cannot start `/bin/sh`: {error}"))))?,
             Link::Ssh(connection) => connection.shell(&command, terminal).await.map_err(Refusal::Failed)?,
         };
         let greeting = start.greet(&mut shell).await?;
+        let inside = greeting.inside;
         if shell.writer.send(words.after(shell.merged, inside).as_bytes()).await.is_err() {
             tracing::debug!("the shell closed its input");
         }

@@ -57,6 +57,9 @@ impl client::Handler for Client {
     async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
         self.ending.set(match reason {
             DisconnectReason::ReceivedDisconnect(info) => format!("the host closed the connection: {}", info.message),
+            DisconnectReason::Error(russh::Error::KeepaliveTimeout | russh::Error::InactivityTimeout) => {
+                "the host stopped answering".to_owned()
+            }
             DisconnectReason::Error(error) => error.to_string(),
         });
         Ok(())

@@ -27,9 +27,8 @@ use crate::diagnostic::{Failure, FailureClass, printable};
 const LOGINS: usize = 4;
 /// How long an address may keep the next one waiting (RFC 8305, "happy eyeballs").
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
-/// Keepalives break a connection whose peer is gone: after 45 seconds, or 60 if it takes no bytes.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-const INACTIVE: Duration = Duration::from_secs(60);
+/// Keepalives break a connection whose peer is gone: after three of them, or four if it takes no bytes.
+const KEEPALIVES: u32 = 3;
 
 /// How far a connection has come, for the message if time runs out.
 #[derive(Clone, Debug)]
@@ -249,7 +248,10 @@ async fn tcp(hop: &Hop, place: &str, clock: &Clock) -> Result<TcpStream, Failure
     let (mut rest, mut problems) = (interleaved(found).into_iter(), Vec::new());
     loop {
         match rest.next() {
-            Some(address) => drop(attempts.spawn(async move { (address, dial(address).await) })),
+            Some(address) => {
+                let keepalive = hop.keepalive;
+                drop(attempts.spawn(async move { (address, dial(address, keepalive).await) }));
+            }
             None if attempts.is_empty() => break,
             None => {}
         }
@@ -283,12 +285,12 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
+async fn dial(address: SocketAddr, keepalive: Duration) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     // Small frames must not wait for each other's acknowledgement.
     stream.set_nodelay(true)?;
     rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-    let limit = u32::try_from(INACTIVE.as_millis()).unwrap_or(u32::MAX);
+    let limit = u32::try_from((keepalive * (KEEPALIVES + 1)).as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, limit);
     Ok(stream)
 }
@@ -347,9 +349,9 @@ fn config(hop: &Hop, check: &HostCheck) -> client::Config {
         client_id: russh::SshId::Standard(concat!("SSH-2.0-soc-provision_", env!("CARGO_PKG_VERSION")).into()),
         window_size: 4 << 20,
         preferred,
-        keepalive_interval: Some(KEEPALIVE),
-        keepalive_max: 3,
-        inactivity_timeout: Some(INACTIVE),
+        keepalive_interval: Some(hop.keepalive),
+        keepalive_max: KEEPALIVES as usize,
+        inactivity_timeout: Some(hop.keepalive * (KEEPALIVES + 1)),
         nodelay: true,
         ..client::Config::default()
     }

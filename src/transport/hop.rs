@@ -3,6 +3,7 @@
 //! only ever made stricter.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -14,6 +15,11 @@ use crate::diagnostic::{Failure, FailureClass};
 const DEFAULT_KEYS: &[&str] = &["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk", "id_dsa", "id_xmss"];
 /// Those of them that this program can use, most likely first.
 const USABLE_KEYS: usize = 3;
+
+/// Keepalives, half again as far apart as connecting may take: a user who is patient with a slow
+/// host (`-T`) is so throughout.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(3);
+const KEEPALIVE_MAX: Duration = Duration::from_secs(15);
 
 /// What is the same for all hosts of a run.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +50,8 @@ pub(super) struct Hop {
     pub(super) known_hosts: Vec<PathBuf>,
     pub(super) host_keys: HostKeyPolicy,
     pub(super) legacy: bool,
+    /// How long a silent host is left in peace: three times that, and it counts as lost.
+    pub(super) keepalive: Duration,
 }
 
 impl std::fmt::Display for Hop {
@@ -162,6 +170,7 @@ fn hop(target: &Target, around: &Surroundings, asked: &Asked, config: &SshConfig
             policy => policy,
         },
         legacy: target.legacy,
+        keepalive: (target.connect_timeout * 3 / 2).clamp(KEEPALIVE_MIN, KEEPALIVE_MAX),
     };
     let expand = |text: &String| expand_home(Path::new(&tokens(text, &hop, &asked.host, around)), &around.home);
     let files: Vec<PathBuf> = config.identity_files.iter().map(&expand).collect();

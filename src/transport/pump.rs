@@ -56,6 +56,8 @@ pub(super) struct Shared {
     pub(super) bytes: Arc<Semaphore>,
     /// True once the session is over: tasks end, writers stop waiting.
     pub(super) closed: watch::Sender<bool>,
+    /// Held while what the shell runs is killed: the connection is needed until then.
+    pub(super) killing: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
@@ -76,6 +78,7 @@ impl Shared {
             frames: Arc::new(Semaphore::new(FRAMES_AHEAD)),
             bytes: Arc::new(Semaphore::new(BYTES_AHEAD as usize)),
             closed: watch::Sender::new(false),
+            killing: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -232,6 +235,7 @@ pub(super) async fn read(
             () = sleep_until(due) => {
                 let Some((at, given)) = shared.due() else { continue };
                 if at <= Instant::now() {
+                    let _killing = shared.killing.lock().await;
                     let rest = format!("closed, because an earlier command took longer than {} s", given.as_secs());
                     shared.end(&SessionError::Deadline(given), &SessionError::Lost(rest));
                     kill(&access, &shell).await;

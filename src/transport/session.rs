@@ -261,6 +261,7 @@ impl Session {
 
     /// Kills the frame under way and closes.
     pub async fn kill(&self) {
+        let _killing = self.shared.killing.lock().await;
         let lost = SessionError::Lost("killed".to_owned());
         self.shared.end(&lost, &lost);
         pump::kill(&self.access, &self.shell).await;
@@ -278,8 +279,22 @@ impl Session {
         self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone()
     }
 
-    /// Ends the shell and the connection.
+    /// Whether nothing is left for the shell to do.
+    fn is_idle(&self) -> bool {
+        let state = self.shared.state();
+        let local = matches!(self.access.link, super::access::Link::Local);
+        state.over.is_some() || (state.waiting.is_empty() && !state.stopped && !local)
+    }
+
+    /// Ends the shell and the connection. Waits for the shell's end only where something is left
+    /// for it to do: a goodbye costs no round trip else.
     pub async fn close(&self) {
+        let _ = tokio::time::timeout(CLOSING, self.shared.killing.lock()).await;
+        if self.is_idle() {
+            self.shared.lose("the session was closed");
+            self.access.disconnect().await;
+            return;
+        }
         let last = if self.shared.state().stopped { frame::CLEAR_STOP } else { "" };
         let _ = self.outgoing.send(Outgoing::End(last.to_owned()));
         let mut closed = self.shared.closed.subscribe();

@@ -38,22 +38,28 @@ impl Start {
     /// The command in plain words: any login shell (bash, dash, fish, tcsh) takes it alike.
     ///
     /// `first` is code to run at once: OpenSSH takes no input before the command has started, so
-    /// what travels inside the command saves a round trip. `sudo` would write it to the log. On a
-    /// terminal the shell gets a pipe, since it would be interactive else.
-    pub(super) fn command(&self, first: Option<&str>, terminal: bool) -> (String, bool) {
+    /// what travels inside the command saves a round trip. `sudo` would write it to its log, so
+    /// there it stays an argument of the shell around `sudo`, and root reads it from `/proc`. The
+    /// greeting says how much of it has come (a host may lack `base64`). On a terminal the shell
+    /// gets a pipe, since it would be interactive else.
+    pub(super) fn command(&self, first: Option<&str>, terminal: bool) -> String {
         let nonce = &self.nonce;
-        let how = match (self.sudo, &self.password) {
+        let sudo = match (self.sudo, &self.password) {
             (false, _) => String::new(),
             (true, None) => "sudo -H -n ".to_owned(),
             (true, Some(_)) => format!("sudo -H -S -p {nonce}: "),
         };
-        let first = first.filter(|code| !self.sudo && code.len() <= INSIDE);
-        let run = first.map_or(String::new(), |code| {
-            let code = base64::engine::general_purpose::STANDARD.encode(code);
-            format!("eval \"$(echo {code} | base64 -d)\"; ")
-        });
         let shell = if terminal { "cat | /bin/sh" } else { "exec /bin/sh" };
-        (format!("exec {how}/bin/sh -c 'echo; echo {nonce} hello $$; {run}{shell}'"), first.is_some())
+        let greet = |read: &str| format!("{read}echo; echo {nonce} hello $$ ${{#c}}; eval \"$c\"; {shell}");
+        let Some(code) = first.filter(|code| code.len() <= INSIDE) else {
+            return format!("exec {sudo}/bin/sh -c 'echo; echo {nonce} hello $$ 0; {shell}'");
+        };
+        let code = base64::engine::general_purpose::STANDARD.encode(code);
+        if !self.sudo {
+            return format!("exec /bin/sh -c '{}'", greet(&format!("c=$(echo {code} | base64 -d); ")));
+        }
+        let read = format!("c=$(tail -c {} /proc/$1/cmdline | head -c {} | base64 -d); ", code.len() + 1, code.len());
+        format!("exec /bin/sh -c '{sudo}/bin/sh -c \"$1\" sh $$; exit $?' sh '{}' {code}", greet(&read))
     }
 
     /// Reads up to the greeting and answers `sudo`.
@@ -70,8 +76,8 @@ impl Start {
                 Some(Chunk::Refused) => return Err(Refusal::Failed(refused(&heard))),
                 None => return Err(self.ended(&heard, shell.reader.ending())),
             }
-            if let Some((pid, end)) = self.hello(&heard.out) {
-                return Ok(Greeting { pid, out: heard.out.split_off(end), err: heard.err });
+            if let Some((pid, inside, end)) = self.hello(&heard.out) {
+                return Ok(Greeting { pid, inside, out: heard.out.split_off(end), err: heard.err });
             }
             let prompts = heard.count(&format!("{}:", self.nonce));
             if prompts > asked {
@@ -85,13 +91,14 @@ impl Start {
         }
     }
 
-    /// The process id in the greeting, and where the greeting ends.
-    fn hello(&self, out: &[u8]) -> Option<(u32, usize)> {
+    /// The process id in the greeting, whether the code inside the command runs, and where the
+    /// greeting ends.
+    fn hello(&self, out: &[u8]) -> Option<(u32, bool, usize)> {
         let needle = format!("\n{} hello ", self.nonce);
         let start = out.windows(needle.len()).position(|window| window == needle.as_bytes())? + needle.len();
         let len = out[start..].iter().position(|byte| *byte == b'\n')?;
-        let pid = std::str::from_utf8(&out[start..start + len]).ok()?.trim().parse().ok()?;
-        Some((pid, start + len + 1))
+        let (pid, code) = std::str::from_utf8(&out[start..start + len]).ok()?.trim().split_once(' ')?;
+        Some((pid.parse().ok()?, code != "0", start + len + 1))
     }
 
     /// What to make of a shell that ended without a greeting.
@@ -129,6 +136,8 @@ impl Start {
 #[derive(Debug)]
 pub(super) struct Greeting {
     pub(super) pid: u32,
+    /// The code inside the command arrived whole and runs.
+    pub(super) inside: bool,
     /// What came with the greeting and after it.
     pub(super) out: Vec<u8>,
     /// What came meanwhile on the other stream, before and after.
@@ -224,7 +233,7 @@ mod tests {
         let (_dir, prefix) = fake_sudo(body);
         let password = password.map(|text| Zeroizing::new(text.to_owned()));
         let start = Start::new(&Privilege::Sudo { password }, false);
-        let mut shell = ShellChannel::local(&(prefix + &start.command(Some("echo never"), false).0)).unwrap();
+        let mut shell = ShellChannel::local(&(prefix + &start.command(Some("echo first words; : 'it'"), false))).unwrap();
         tokio::time::timeout(Duration::from_secs(20), start.greet(&mut shell)).await.unwrap()
     }
 
@@ -245,7 +254,8 @@ mod tests {
     async fn the_password_is_sent_when_asked_for_and_once() {
         assert!(greet(ASKS, Some("right")).await.unwrap().pid > 1);
         assert!(greet(FREE, Some("right")).await.unwrap().pid > 1);
-        assert!(greet(FREE, None).await.unwrap().pid > 1);
+        let greeting = greet(FREE, None).await.unwrap();
+        assert!(greeting.pid > 1 && greeting.inside);
         let wrong = failure(greet(ASKS, Some("wrong")).await);
         assert_eq!((wrong.class, wrong.message.as_str()), (FailureClass::Sudo, "`sudo` did not accept the password"));
     }

@@ -81,6 +81,27 @@ impl Lab {
         Command::new(root().join("lab/ssh")).args(["--name", &self.name, "--user", user, host, script]).output().expect("lab/ssh starts")
     }
 
+    /// Runs a long script as root on a host, from its standard input, and gives its stdout.
+    #[allow(dead_code, reason = "not every test crate takes fingerprints")]
+    pub(crate) fn feed(&self, host: &str, script: &str) -> String {
+        use std::io::Write as _;
+        let mut child = Command::new(root().join("lab/ssh"))
+            .args(["--name", &self.name, "--user", "root", host, "sh -s"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("lab/ssh starts");
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    }
+
+    /// A fresh file system; address and host keys stay.
+    #[allow(dead_code, reason = "not every test crate resets hosts")]
+    pub(crate) fn reset(&self, host: &str) {
+        let out = Command::new(root().join("lab/reset")).args(["--name", &self.name, host]).output().expect("lab/reset starts");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+
     pub(crate) fn power(&self, host: &str, what: &str) {
         let out = Command::new(root().join("lab/power")).args(["--name", &self.name, host, what]).output().expect("lab/power starts");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

@@ -10,13 +10,22 @@ mod bad_input;
 mod canary;
 #[path = "canary.rs"]
 mod canary_run;
+mod failures;
+#[path = "../support/fingerprint.rs"]
+mod fingerprint;
 mod firewall;
 mod fleet;
 mod guard;
 mod harness;
+mod interrupted;
 mod keep;
+mod latency;
 mod page;
 mod rebuild;
+mod refused;
+#[path = "../ssh/relay.rs"]
+mod relay;
+mod rolling;
 mod soc;
 mod soc_prod;
 mod stacks;

@@ -7,11 +7,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+#[allow(dead_code, reason = "the end-to-end tests only delay")]
 pub(crate) struct Relay {
     pub(crate) port: u16,
     cut: watch::Sender<bool>,
 }
 
+#[allow(dead_code, reason = "the end-to-end tests only delay")]
 impl Relay {
     /// Closes every connection.
     pub(crate) fn cut(&self) {
@@ -19,14 +21,20 @@ impl Relay {
     }
 }
 
-/// Passes connections on to a port, each way `delay` late.
+/// Passes connections on to a port of this machine, each way `delay` late.
+#[allow(dead_code, reason = "the end-to-end tests have hosts elsewhere")]
 pub(crate) async fn start(to: u16, delay: Duration) -> Relay {
+    start_to(([127, 0, 0, 1], to).into(), delay).await
+}
+
+/// Passes connections on to an address, each way `delay` late.
+pub(crate) async fn start_to(to: std::net::SocketAddr, delay: Duration) -> Relay {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (cut, cuts) = watch::channel(false);
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
-            let far = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+            let far = TcpStream::connect(to).await.unwrap();
             near.set_nodelay(true).unwrap();
             far.set_nodelay(true).unwrap();
             let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
