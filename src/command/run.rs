@@ -144,7 +144,8 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         return Err(Exit::Usage);
     }
     lint(project)?;
-    let hosts = hosts_of(project, run.shard.clone().or_else(shard_from_environment).as_deref())?;
+    let shard = run.shard.clone().or_else(shard_from_environment);
+    let hosts: Vec<String> = hosts_of(project, shard.as_deref())?;
     if hosts.is_empty() {
         complain("warning: no hosts matched");
     }
