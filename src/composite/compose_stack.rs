@@ -282,7 +282,8 @@ impl Kind for ComposeStack {
         if self.wipe_data {
             return Err(BuildError::field("wipe_data", "`wipe_data` is for `state: absent`"));
         }
-        self.expand(context)
+        let file = self.template.clone().map(|name| ("template", name)).or_else(|| self.src.clone().map(|name| ("src", name)));
+        self.expand(context).map_err(|error| super::located::relocate(error, file, context))
     }
 }
 
@@ -303,7 +304,7 @@ impl ComposeStack {
         {
             known_service(&model, service)?;
         }
-        notes.extend(unused_files(&model, &files));
+        notes.extend(super::located::unused_files(&model, &files));
         let secrets = self.read_secrets(&model)?;
         let services = Service::all(&self.name, &model).map_err(|problems| listed("compose", &problems))?;
         let (locked, remarks) = super::images::policy(&services, context)?;
@@ -619,24 +620,6 @@ fn is_word(field: &str, text: &str) -> Result<(), BuildError> {
         return Err(BuildError::field(field, format!("`{}` is not a name: use letters, digits, `.`, `-`, `_`", text.escape_debug())));
     }
     Ok(())
-}
-
-/// Files that nothing in the Compose file refers to.
-fn unused_files(model: &Model, files: &BTreeMap<String, StackFile>) -> Vec<String> {
-    let text = model.to_value().to_string();
-    let used = |dest: &str| {
-        let mut path = dest;
-        loop {
-            if text.contains(&format!("./{path}\"")) {
-                return true;
-            }
-            match path.rsplit_once('/') {
-                Some((parent, _)) => path = parent,
-                None => return false,
-            }
-        }
-    };
-    files.keys().filter(|dest| !used(dest)).map(|dest| format!("file `{dest}` is mounted by no service")).collect()
 }
 
 /// Several problems as one error.

@@ -3,6 +3,7 @@
 pub mod compose_stack;
 pub mod docker_engine;
 mod images;
+mod located;
 
 use crate::resource::KindEntry;
 

@@ -256,7 +256,7 @@ fn containers_outcome(stdout: &str) -> Outcome {
             bad.push(printable(&format!(
                 "{} is {state}{}",
                 name.trim_start_matches('/'),
-                if health == "none" { String::new() } else { format!(" ({health})") }
+                if health == "none" || state != "running" { String::new() } else { format!(" ({health})") }
             )));
         }
     }

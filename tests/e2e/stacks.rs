@@ -289,3 +289,197 @@ fn an_update_that_is_cut_off_is_finished_by_the_next_apply() {
         }
     }
 }
+
+/// A role that wants more than any lab has, and two stacks that cannot be.
+const GREEDY: &str = "requires:\n  cpu: 400\n  memory: 9000G\n  disk: {/var/lib: 900T}\n  sysctl: {vm.max_map_count: 9999999999}\n";
+const IMPOSSIBLE: &str = r#"- hosts: h1
+  roles: [greedy]
+  tasks:
+    - compose_stack:
+        name: one
+        pull: never
+        compose:
+          services:
+            a: {image: "frail-web:1", user: "1000", ports: ["9100:8080", "22:8080"], platform: linux/s390x}
+          networks: {default: {ipam: {config: [{subnet: 172.29.50.0/24}]}}}
+    - compose_stack:
+        name: two
+        pull: never
+        compose:
+          services:
+            a: {image: "nobody-has:1", user: "1000", ports: ["9100:8080"], volumes: ["/no/where:/x"], networks: [n]}
+          networks: {n: {ipam: {config: [{subnet: 172.29.50.128/25}]}}}
+"#;
+
+#[test]
+fn what_cannot_be_is_named_what_is_ill_is_explained_and_images_are_locked() {
+    let Some(site) = Site::new() else { return };
+    short_hosts_are_refused(&site);
+    bad_stacks_are_located(&site);
+    ill_stacks_are_explained(&site);
+    images_are_locked(&site);
+}
+
+fn short_hosts_are_refused(site: &Site) {
+    site.project.write("roles/greedy/meta/main.yml", GREEDY);
+    site.project.write("roles/greedy/tasks/main.yml", "- file: {path: /root/touched, state: directory}\n");
+    site.project.write("playbooks/p.yml", IMPOSSIBLE);
+    let state = "ls -A /root; docker ps -aq; ls /var/lib/soc-provision/stacks 2>/dev/null; :";
+    let before = site.sh(state);
+    for verb in ["preflight", "plan", "apply"] {
+        let run = site.run(&[verb, "p.yml"]);
+        assert_eq!(run.code, 2, "{verb}: {}", run.all());
+        for part in [
+            "cpu: 400 needed, the host has",
+            "memory: 8.8 TiB needed",
+            "disk /: 900 TiB needed",
+            "sysctl vm.max_map_count: at least 9999999999 needed",
+            "(roles/greedy/meta/main.yml:2)",
+            "(playbooks/p.yml:11): host port 9100/tcp of `two/a` is already published by `one/a`",
+            "overlaps that of",
+            "port 22/tcp of service `a` is taken by `sshd`",
+            "is for linux/s390x",
+            "`/no/where`, which `a` mounts",
+            "`nobody-has:1` of service `a` is not on the host",
+        ] {
+            assert!(run.stderr.contains(part), "{verb}: {part}: {}", run.all());
+        }
+        assert_eq!(run.stdout.contains("SHORT"), verb == "preflight", "{}", run.stdout);
+    }
+    assert_eq!(site.sh(state), before, "nothing was touched");
+}
+
+fn bad_stacks_are_located(site: &Site) {
+    for (wrong, part) in [
+        ("memory: lots", "bad.yml:8:"),
+        ("networks: [nowhere]", "network `nowhere` of service `a` is not declared"),
+        ("environment: {X: \"${NOPE}\"}", "NOPE"),
+        ("volumes: [\"nowhere:/x\"]", "volume `nowhere` of service `a` is not declared"),
+    ] {
+        let stack = if wrong.starts_with("memory") { format!("requires: {{{wrong}}}") } else { "requires: {}".to_owned() };
+        let service = if wrong.starts_with("memory") { "" } else { wrong };
+        site.project.write("playbooks/bad.yml", &format!("- hosts: h1\n  tasks:\n    - compose_stack:\n        name: bad\n        compose:\n          services:\n            a: {{image: \"x:1\", {service}}}\n        {stack}\n"));
+        let run = site.run(&["preflight", "bad.yml"]);
+        assert!(run.code == 1 || run.code == 2, "{wrong}: {}", run.all());
+        assert!(run.stderr.contains(part) && run.stderr.contains("bad.yml:"), "{wrong}: {}", run.all());
+    }
+    site.project.write(
+        "playbooks/templates/c.yml",
+        "services:\n  a:\n    image: x:1\n    networks: [nowhere]\n    environment: {X: \"${NOPE}\"}\n",
+    );
+    site.project.write("playbooks/bad.yml", "- hosts: h1\n  tasks:\n    - compose_stack:\n        name: bad\n        template: c.yml\n");
+    let run = site.run(&["preflight", "bad.yml"]);
+    for part in ["`c.yml`, line 4 as rendered", "`c.yml`, line 5 as rendered", "bad.yml:5:"] {
+        assert!(run.stderr.contains(part), "{part}: {}", run.all());
+    }
+}
+
+fn ill_stacks_are_explained(site: &Site) {
+    // A stack that is ill in several ways, and what is said of it.
+    site.write(FRAIL);
+    site.apply();
+    let fine = site.run(&["diagnose", "p.yml", "--stack", "frail"]).ok();
+    assert!(fine.stdout.contains("nothing wrong"), "{}", fine.stdout);
+    site.sh("docker stop -t 1 frail-side-1 >/dev/null; docker exec frail-web-1 touch /tmp/unhealthy; chown 0:0 /var/lib/docker/volumes/frail_data/_data; chmod 755 /var/lib/docker/volumes/frail_data/_data; for i in $(seq 90); do [ $(docker inspect -f '{{.State.Health.Status}}' frail-web-1) = unhealthy ] && break; sleep 0.5; done");
+    for target in ["p.yml", "h1"] {
+        let ill = site.run(&["diagnose", target]);
+        assert_eq!(ill.code, 2, "{}", ill.all());
+        for part in [
+            "frail-side-1 exited",
+            "wrong: ended, although it should run",
+            "frail-web-1 running (unhealthy)",
+            "/tmp/unhealthy exists",
+            "cannot write /data",
+        ] {
+            assert!(ill.stdout.contains(part), "{target}: {part}: {}", ill.stdout);
+        }
+    }
+    let typo = site.run(&["diagnose", "h1", "--stack", "frial"]);
+    assert_eq!((typo.code, typo.stderr.contains("did you mean `frail`?")), (1, true), "{}", typo.all());
+    // What a stop leaves behind is no healthy stack.
+    assert_eq!(site.run(&["verify", "p.yml"]).code, 2);
+    site.sh("docker exec frail-web-1 rm /tmp/unhealthy; chmod 777 /var/lib/docker/volumes/frail_data/_data");
+    site.apply();
+}
+
+fn images_are_locked(site: &Site) {
+    // Images: the gate, the lock, and a host that has another image under the name.
+    let settings = |severity: &str| {
+        format!(
+            "images:\n  lock: required\n  allow: [\"frail-*\"]\n  gate: {{command: 'printf \"%s\" \"$SARIF\"; cat gate.sarif', severity: {severity}}}\n"
+        )
+    };
+    site.project.write(
+        "gate.sarif",
+        r#"{"runs": [{"tool": {"driver": {}}, "results": [{"ruleId": "CVE-1", "level": "error", "message": {"text": "a hole"}}]}]}"#,
+    );
+    site.project.write("soc-provision.yml", &settings("high").replace("lock: required", "lock: optional"));
+    let refused = site.run(&["images", "lock", "p.yml"]);
+    assert_eq!(refused.code, 2, "{}", refused.all());
+    assert!(refused.stderr.contains("CVE-1: a hole") && !site.project.dir.path().join("images.lock").exists(), "{}", refused.all());
+    site.project.write("soc-provision.yml", &settings("critical").replace("lock: required", "lock: optional"));
+    site.run(&["images", "lock", "p.yml"]).ok();
+    assert!(site.project.dir.path().join("reports/images/frail-web_1.sarif").exists());
+    site.project.write("soc-provision.yml", &settings("critical"));
+    assert_eq!(site.apply().0, 0);
+    site.run(&["images", "lock", "p.yml", "--check"]).ok();
+    site.write(&FRAIL.replace("writes: [/data]", "writes: [/data], health: \"true other\""));
+    let other = site.run(&["apply", "p.yml"]);
+    assert_eq!(other.code, 2, "{}", other.all());
+    assert!(other.stderr.contains("images.lock:"), "{}", other.stderr);
+    assert_eq!(site.run(&["images", "lock", "p.yml", "--check"]).code, 3);
+    site.write(&FRAIL.replace("frail-web:1", "evil-web:1"));
+    let evil = site.run(&["plan", "p.yml"]);
+    assert!(evil.code != 0 && evil.stderr.contains("allow-list (soc-provision.yml:3)"), "{}", evil.all());
+}
+
+/// A proxy that, as nginx does, asks the next container where one does not answer.
+const PROXY: &str = "#!/bin/sh\\nwhile read -r l; do [ ${#l} -gt 1 ] || break; done\\nfor i in 1 2 3 4 5; do b=$(wget -q -T 2 -O - http://web:8080/) && break; done\\n[ -n \\\"$b\\\" ] && printf 'HTTP/1.1 200 OK\\\\r\\\\nContent-Length: 3\\\\r\\\\nConnection: close\\\\r\\\\n\\\\r\\\\nok\\\\n' || printf 'HTTP/1.1 502 Bad\\\\r\\\\nContent-Length: 0\\\\r\\\\nConnection: close\\\\r\\\\n\\\\r\\\\n'\\n";
+const SCALED: &str = r#"compose_stack:
+  name: scaled
+  pull: never
+  health: {timeout: 60s}
+  scale: {web: 3}
+  compose:
+    services:
+      web: {image: "frail-web:1", user: "1000", environment: {VERSION: "1"}}
+      proxy: {image: "frail-web:1", user: "1000", ports: ["127.0.0.1:18090:8080"], volumes: ["./files/proxy:/proxy:ro"], entrypoint: ["/bin/nc", "-ll", "-p", "8080", "-e", "/proxy/proxy.sh"]}
+  files:
+    - {dest: proxy/proxy.sh, mode: "0755", content: "PROXY"}
+  images:
+    "frail-web:1": {stand_in: {listen: [8080], user: 1000}}
+"#;
+
+#[test]
+fn a_scaled_service_is_replaced_without_a_failed_request_and_many_containers_cost_three_round_trips() {
+    let Some(site) = Site::new() else { return };
+    let stack = SCALED.replace("PROXY", PROXY);
+    site.write(&stack);
+    site.apply();
+    site.sh("setsid sh -c 'touch /run/hammer; while [ -e /run/hammer ]; do if busybox wget -q -T 20 -O /dev/null http://127.0.0.1:18090/; then echo ok; else echo FAILED; fi; done >/run/hammered 2>/dev/null' >/dev/null 2>&1 </dev/null & sleep 1");
+    let before = site.containers("scaled");
+    site.write(&stack.replace("VERSION: \"1\"", "VERSION: \"2\""));
+    site.apply();
+    site.sh("rm /run/hammer; sleep 1");
+    let after = site.containers("scaled");
+    assert_eq!(after.len(), 4);
+    assert_eq!(before.values().filter(|id| after.values().any(|other| other == *id)).count(), 1, "the proxy stays, the three go");
+    let (asked, failed) = (site.sh("wc -l </run/hammered"), site.sh("grep -c FAILED /run/hammered || :"));
+    assert!(asked.parse::<u32>().unwrap() > 30, "{asked} requests");
+    assert_eq!(failed, "0", "of {asked} requests");
+
+    let mut play = "- hosts: h1\n  tasks:\n".to_owned();
+    for stack in 0..series(2, 6) {
+        play.push_str(&format!(
+            "    - compose_stack:\n        name: many{stack}\n        pull: never\n        compose:\n          services:\n"
+        ));
+        for service in 0..series(3, 7) {
+            play.push_str(&format!("            s{service}: {{image: \"frail-web:1\", user: \"1000\"}}\n"));
+        }
+    }
+    site.project.write("playbooks/p.yml", &play);
+    site.apply();
+    assert_eq!(site.apply(), (0, 3));
+    let verify = site.run(&["verify", "p.yml"]).ok();
+    assert!(verify.stdout.contains("slowest checks: "), "{}", verify.stdout);
+}

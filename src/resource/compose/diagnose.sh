@@ -12,7 +12,7 @@ diagnose() {
   work=$(mktemp -d -p /run) || return 1
   trap 'rm -rf "$work"' EXIT
   docker version -f '{{.Server.Version}}' >/dev/null 2>"$work/err" || { out bad docker "Docker does not answer: $(tail -n 1 "$work/err")"; return 0; }
-  f='{{.ID}}|{{.Name}}|{{index .Config.Labels "com.docker.compose.service"}}|{{.State.Status}}|{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.Pid}}|{{.RestartCount}}|{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}|{{.Config.User}}|{{.HostConfig.Memory}}|{{.HostConfig.RestartPolicy.Name}}|{{index .Config.Labels "com.docker.compose.depends_on"}}|{{.State.FinishedAt}}|{{.State.Error}}'
+  f='{{.ID}}|{{.Name}}|{{index .Config.Labels "com.docker.compose.service"}}|{{.State.Status}}|{{.State.ExitCode}}|{{.State.OOMKilled}}|{{.State.Pid}}|{{.RestartCount}}|{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}|{{.Config.User}}|{{.HostConfig.Memory}}|{{.HostConfig.RestartPolicy.Name}}|{{index .Config.Labels "com.docker.compose.depends_on"}}|{{.State.FinishedAt}}|{{index .Config.Labels "soc.config-sha256"}}|{{index .Config.Labels "soc.one-shot"}}|{{.State.Error}}'
   all=$(docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$stack" --filter label=com.docker.compose.oneoff=False)
   if [ -z "$all" ]; then out bad "$stack" "the stack has no containers on this host"; return 0; fi
   # shellcheck disable=SC2086
@@ -23,7 +23,7 @@ diagnose() {
   root=$(docker info -f '{{.DockerRootDir}}' 2>/dev/null)
   df -P "$root" 2>/dev/null | awk 'NR == 2 && $5 + 0 >= 95 { print $5, $6 }' | while read -r used at; do out bad docker "the file system of $root ($at) is $used full"; done
   docker events --since 24h --until "$(date +%s)" --filter event=oom --filter "label=com.docker.compose.project=$stack" --format '{{index .Actor.Attributes "com.docker.compose.service"}}' 2>/dev/null | sort | uniq -c >"$work/ooms"
-  while IFS='|' read -r id name svc status code oom pid restarts health user memory policy needs finished error; do
+  while IFS='|' read -r id name svc status code oom pid restarts health user memory policy needs finished ours once error; do
     name=${name#/}
     state_of
     mounts_of
@@ -41,14 +41,17 @@ state_of() {
   case $status/$health in
     running/healthy | running/none) ill=0 ;;
     running/starting) ill=0 ;;
-    exited/*) if [ "$code" = 0 ] && { [ "$policy" = no ] || [ -z "$policy" ] || [ "$policy" = on-failure ]; }; then ill=0; fi ;;
+    exited/*)
+      # Of containers that stacks made it is known which end by themselves; of others it is guessed.
+      guess=0; if [ -z "$ours" ]; then case $policy in no | on-failure | '') guess=1 ;; esac; fi
+      if [ "$code" = 0 ] && { [ -n "$once" ] || [ $guess = 1 ]; }; then ill=0; fi ;;
   esac
   out state "$name" "$word"
   case $status in
     exited | dead | restarting)
       if [ $ill = 1 ]; then
         case $code in
-          0) m='ended by itself, although it should run' ;;
+          0) m='ended, although it should run' ;;
           126) m='its command cannot be run (exit 126)' ;;
           127) m='its command does not exist in the image (exit 127)' ;;
           137) m='was killed (SIGKILL)' ;;
@@ -65,7 +68,7 @@ state_of() {
   [ "$oom" != true ] || out bad "$name" "was killed for lack of memory; its limit is $([ "${memory:-0}" = 0 ] && echo none || echo "$((memory / 1048576)) MiB")"
   [ -z "$error" ] || out bad "$name" "Docker says: $error"
   if [ "${restarts:-0}" -gt 0 ]; then out note "$name" "was restarted $restarts times by Docker"; fi
-  if [ "$health" = unhealthy ] || { [ "$health" != none ] && [ "$health" != healthy ]; }; then
+  if [ "$status" = running ] && [ "$health" != none ] && [ "$health" != healthy ]; then
     docker inspect -f '{{range .State.Health.Log}}{{.ExitCode}} {{json .Output}}
 {{end}}' "$id" 2>/dev/null | grep . | mask >"$work/health"
     last=$(tail -n 1 "$work/health")
