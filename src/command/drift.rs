@@ -43,6 +43,9 @@ pub(super) fn run(arguments: &DriftArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if !arguments.run.tags.is_empty() || !arguments.run.skip_tags.is_empty() {
+        complain("warning: with --tags or --skip-tags what nobody declared is not looked for: the tasks left out may declare it");
+    }
     let mut acted = Acted::default();
     if arguments.fix || !arguments.prune.is_empty() {
         if let Err(exit) = act(arguments, &loaded, &mut acted) {

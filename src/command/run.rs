@@ -173,6 +173,7 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         live: Mutex::new(BTreeMap::new()),
         diff: options.diff,
         fix: false,
+        partial: !run.tags.is_empty() || !run.skip_tags.is_empty(),
         break_lock: options.break_lock,
         retry_release: options.retry_release,
         wait: run.connect.wait.unwrap_or_default(),

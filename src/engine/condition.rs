@@ -17,7 +17,10 @@ if [ -e /run/reboot-required ] || [ -e /var/run/reboot-required ]; then
   printf 'reboot'; [ ! -r /run/reboot-required.pkgs ] || sort -u /run/reboot-required.pkgs | head -n 20 | while read -r p; do printf ' %s' "$p"; done; echo
 fi
 if [ -d /run/systemd/system ]; then
-  systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | while read -r u x; do printf 'failed %s\n' "$u"; done
+  systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null | while read -r u x; do
+    # A login's own manager is not the host's.
+    case $u in user@* | user-runtime-dir@* | session-*) ;; *) printf 'failed %s\n' "$u" ;; esac
+  done
 fi
 c=/etc/soc-provision/backup
 if [ -r $c/plan ] && [ -r $c/settings ]; then
@@ -60,7 +63,8 @@ fn unknown(reason: &str) -> Finding {
     Finding { state: FindingState::Unknown, ..finding("host", "condition", reason.to_owned()) }
 }
 
-fn finding(kind: &str, name: &str, detail: String) -> Finding {
+/// A finding about availability.
+pub(super) fn finding(kind: &str, name: &str, detail: String) -> Finding {
     Finding {
         id: ResourceId::new(kind, printable(name)),
         severity: Severity::Availability,

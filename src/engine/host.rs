@@ -264,7 +264,9 @@ impl HostRun {
             questions.extend(preflight::questions(&self.program));
         }
         if self.job.mode == Mode::Drift {
-            questions.extend(undeclared::questions(&self.claims()));
+            if !self.job.partial {
+                questions.extend(undeclared::questions(&self.claims()));
+            }
             questions.push(condition::question());
         }
         if questions.is_empty() {
@@ -419,10 +421,19 @@ impl HostRun {
     /// What nobody declared in places that the project owns, and places that could not be looked at.
     #[must_use]
     pub fn undeclared(&self, seen: &Observations) -> (Vec<Undeclared>, Vec<(Place, String)>) {
+        if self.job.partial {
+            return (Vec::new(), Vec::new());
+        }
         undeclared::find(&self.claims(), seen, &self.login())
     }
 
-    fn login(&self) -> Login {
+    /// Marks what is accepted, and weighs what is weighed; worst first.
+    pub fn weigh(&self, findings: &mut [Finding], found: &[Undeclared]) {
+        self.accept_inherited(findings, found);
+        findings::weigh(findings, &self.claims(), &jiff::Zoned::now().date().to_string());
+    }
+
+    pub(super) fn login(&self) -> Login {
         Login { user: self.facts.text("ansible_user_id").to_owned(), port: self.target.port.unwrap_or(22) }
     }
 
@@ -442,7 +453,9 @@ impl HostRun {
         let mut all = findings::of_plans(&self.program, &self.plans, &self.diffs);
         all.extend(findings::of_places(&found, &blind));
         all.extend(condition::find(&self.observations, &self.state.owed));
-        findings::weigh(&mut all, &self.claims(), &jiff::Zoned::now().date().to_string());
+        let ailing = self.ailing().await?;
+        all.extend(ailing.into_iter().map(|(title, role, why)| Finding { role, ..condition::finding("health", &title, why) }));
+        self.weigh(&mut all, &found);
         for finding in &all {
             self.emit(EventKind::Finding(finding.clone()));
         }

@@ -34,6 +34,8 @@ pub struct HostState {
     pub last: BTreeMap<String, String>,
     /// Stacks pinned by a rollback: name -> who and when.
     pub pins: BTreeMap<String, String>,
+    /// What was in owned places when the project took the host over: place -> (seconds since the epoch, who) and names.
+    pub baseline: BTreeMap<String, (String, Vec<String>)>,
 }
 
 /// What came of taking a lock.
@@ -125,6 +127,7 @@ echo '##owed'; for f in $d/owed/*; do [ -f "$f" ] && show "$f"; done
 echo '##hold'; show $d/hold
 echo '##last'; show $d/last
 echo '##pins'; for f in $d/stacks/*/pin; do [ -f "$f" ] && { n=${f%/pin}; printf '%s ' "${n##*/}"; read -r l <"$f"; printf '%s\n' "$l"; }; done
+echo '##baseline'; for f in $d/baseline/*; do [ -f "$f" ] && { printf '@%s ' "${f##*/}"; show "$f"; }; done
 echo '##end'
 "#,
         &[],
@@ -138,6 +141,7 @@ echo '##end'
 pub fn parse(output: &str, ours: bool) -> Result<HostState, String> {
     let mut state = HostState::default();
     let mut section = "";
+    let mut place_of = String::new();
     let mut lock = BTreeMap::new();
     for line in output.lines() {
         if let Some(name) = line.strip_prefix("##") {
@@ -152,6 +156,14 @@ pub fn parse(output: &str, ours: bool) -> Result<HostState, String> {
             "hold" => drop(state.hold.insert(pair.0, pair.1)),
             "last" => drop(state.last.insert(pair.0, pair.1)),
             "pins" => drop(state.pins.insert(pair.0, pair.1)),
+            "baseline" => {
+                if let Some((place, head)) = line.strip_prefix('@').and_then(|line| line.split_once(' ')) {
+                    place.clone_into(&mut place_of);
+                    state.baseline.insert(place.to_owned(), (printable(head), Vec::new()));
+                } else if let Some((_, names)) = state.baseline.get_mut(&place_of) {
+                    names.push(line.to_owned());
+                }
+            }
             _ => {}
         }
     }
@@ -224,7 +236,10 @@ mod tests {
     #[test]
     fn a_look_is_read_back() {
         let state =
-            parse("##lock\nrun r1\nwho ann\n##owed\nrestart docker\n##hold\n##last\nrun r0\n##pins\nsiem by ann\n##end\n", false).unwrap();
+            parse("##lock\nrun r1\nwho ann\n##owed\nrestart docker\n##hold\n##last\nrun r0\n##pins\nsiem by ann\n##baseline\n@users 5 ann@desk\nuser[x]\n@cron 6 bob\n##end\n", false)
+                .unwrap();
+        assert_eq!(state.baseline["users"], ("5 ann@desk".to_owned(), vec!["user[x]".to_owned()]));
+        assert!(state.baseline["cron"].1.is_empty());
         assert_eq!(state.held_by.unwrap()["who"], "ann");
         assert_eq!(state.owed, ["restart docker"]);
         assert_eq!(state.pins["siem"], "by ann");

@@ -3,6 +3,7 @@
 //! `verify`, `journal`. Everything it has to say goes out as events.
 
 pub mod apply;
+mod baseline;
 pub mod condition;
 mod connect;
 mod failure;
@@ -99,6 +100,8 @@ pub struct Job {
     pub diff: bool,
     /// Apply only what can be told to have drifted (`drift --fix`).
     pub fix: bool,
+    /// Only some tasks were resolved, so that what nobody declared cannot be told.
+    pub partial: bool,
     pub break_lock: bool,
     /// Releases that were rolled back may be applied again.
     pub retry_release: bool,

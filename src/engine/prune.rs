@@ -51,7 +51,7 @@ impl Prune {
         let seen = host.ask(&undeclared::questions(&host.claims())).await?;
         let (found, _) = host.undeclared(&seen);
         let mut weighed = findings::of_places(&found, &[]);
-        findings::weigh(&mut weighed, &host.claims(), &jiff::Zoned::now().date().to_string());
+        host.weigh(&mut weighed, &found);
         let accepted = |item: &Undeclared| weighed.iter().any(|finding| finding.id == item.id && finding.accepted.is_some());
         let kept = format!("{KEPT}/{}", host.run_id());
         let mut failures = Vec::new();
@@ -118,7 +118,8 @@ case $f in
   *) if [ -n "$unit" ]; then systemctl disable --now -- "$unit" >/dev/null 2>&1; systemctl stop -- "$unit" >/dev/null 2>&1; fi ;;
 esac
 rm -f -- "$f" || exit 1
-rmdir -- "${f%/*}" 2>/dev/null
+# A directory that was only there for the drop-in goes with it.
+case $f in */systemd/*.d/*) rmdir -- "${f%/*}" 2>/dev/null; rmdir /etc/systemd/system.control /run/systemd/system.control 2>/dev/null ;; esac
 case $f in
   /etc/systemd/* | /run/systemd/* | /usr/local/lib/systemd/*)
     systemctl daemon-reload
@@ -194,8 +195,11 @@ if [ -s "$t" ] && grep -q '[^[:space:]]' "$t"; then mv -f -- "$t" "$f"; else rm 
 
 /// A package's own file comes back from the package.
 const PACKAGE_FILE: &str = r#"p=$(dpkg -S -- "$f" 2>/dev/null | sed -n "s|: $f\$||p" | head -n 1 | cut -d, -f1)
-[ -n "$p" ] || p=$(sed -n "s|^\([^ ]*\)  *$f\$|\1|p" /var/lib/ucf/registry 2>/dev/null | head -n 1)
+[ -n "$p" ] || p=$(sed -n "s|^\([^[:space:]]*\)[[:space:]][[:space:]]*$f\$|\1|p" /var/lib/ucf/registry 2>/dev/null | head -n 1)
 [ -n "$p" ] || { say "no package brings $f"; exit 1; }
+w=$(dpkg-query -W -f '${Conffiles}\n' "$p" 2>/dev/null | sed -n "s|^ *$f \([0-9a-f]*\).*|\1|p")
+# Put right already, as part of another place.
+if [ -n "$w" ] && [ -e "$f" ] && [ "$(md5sum <"$f")" = "$w  -" ]; then exit 0; fi
 if [ -e "$f" ]; then file "$f" || exit 1; fi
 cp -p -- "$f" "$f.soc-old" 2>/dev/null
 rm -f -- "$f"

@@ -36,6 +36,7 @@ impl HostRun {
         for play in plays {
             checks.extend(self.checks_of(play, |_| true));
         }
+        self.take_over().await?;
         let recorded = self.record_end("ok").await?;
         let outcome = self.run_checks(checks).await;
         if let Some(reply) = recorded {
@@ -83,6 +84,29 @@ impl HostRun {
             Err(detail) => (pending.title, false, detail),
         });
         Ok(said.collect())
+    }
+
+    /// One try of every check that only looks, for drift: title, role, and why it failed. Commands
+    /// are left out: they are their author's, and may write.
+    ///
+    /// # Errors
+    /// If the host is lost.
+    pub(super) async fn ailing(&mut self) -> Result<Vec<(String, Option<String>, String)>, Failure> {
+        let plays = 0..self.program.plays.len();
+        let mut checks: Vec<Pending> = plays.flat_map(|play| self.checks_of(play, |_| true)).collect();
+        checks.retain(|pending| !matches!(pending.check.kind, CheckKind::Command { .. }));
+        if checks.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.doing(format!("looking at health ({} checks)", checks.len()));
+        let session = self.session()?;
+        let outcomes = try_all(&session, &self.target.address, &checks).await?;
+        let starting = |why: &str| why.split(", ").all(|one| one.ends_with("(starting)"));
+        let failed = checks.into_iter().zip(outcomes).filter_map(|(pending, outcome)| match outcome {
+            Err(why) if !starting(&why) => Some((pending.title, pending.role, why)),
+            _ => None,
+        });
+        Ok(failed.collect())
     }
 
     fn checks_of(&self, play: usize, wanted: impl Fn(Option<&str>) -> bool) -> Vec<Pending> {

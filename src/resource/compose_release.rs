@@ -16,7 +16,7 @@ use crate::resource::compose::host::{self, HostState};
 use crate::resource::compose::render::Release;
 use crate::resource::compose::service::{host_name, is_external};
 use crate::resource::compose::stack::{FileContent, Stack};
-use crate::resource::compose::{preflight, script};
+use crate::resource::compose::{preflight, runtime, script};
 use crate::resource::plan::{Change, Effect, Plan, Undecided};
 use crate::resource::{Check, Claim, Question, Resource, ResourceId, Severity, Teardown, View, check::CheckKind};
 use crate::secret::SecretName;
@@ -69,7 +69,14 @@ impl Resource for ComposeRelease {
     }
 
     fn questions(&self, _facts: &Facts) -> Vec<Question> {
-        let mut out = vec![Question::DockerInfo, Question::Containers, Question::Listening, host::question(&self.stack.name), routes()];
+        let mut out = vec![
+            Question::DockerInfo,
+            Question::Containers,
+            Question::Listening,
+            host::question(&self.stack.name),
+            routes(),
+            runtime::changes_question(),
+        ];
         out.extend(self.stack.services.iter().map(|service| Question::Image(service.image.clone())));
         out.extend(self.networks().into_keys().map(Question::Network));
         out.extend(self.external_volumes().into_iter().map(Question::Volume));
@@ -116,6 +123,9 @@ impl Resource for ComposeRelease {
         }
         let networks = self.existing_networks(view, fresh)?;
         let (files, reloads, tampered) = self.file_changes(&release, &state, offset(view));
+        let inspected =
+            stack.services.iter().filter_map(|service| Some((service.image.clone(), view.image(&service.image).ok()??))).collect();
+        let written = runtime::parse_changes(&view.raw(&runtime::changes_question())?.stdout);
         let observed = Observed {
             containers: &containers,
             images: &images,
@@ -123,6 +133,8 @@ impl Resource for ComposeRelease {
             reloads: &reloads,
             tampered: &tampered,
             contained: &state.contained,
+            inspected: &inspected,
+            written: &written,
         };
         let difference = compare(stack, &release, &observed);
         let plan = self.decide(&release, &state, files, difference);

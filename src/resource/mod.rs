@@ -157,6 +157,8 @@ pub enum Claim {
     Path(String),
     /// A place of which the project knows everything: what is there and not declared is drift.
     Owns(Place),
+    /// What is in a place that is owned when the project takes the host over is accepted.
+    Inherits(Place),
     /// Something undeclared that is known and accepted: `user[ubuntu]`.
     Accepts { what: String, reason: String, until: Option<String> },
     /// How bad drift of a resource is on this host, against its kind's own opinion.
@@ -253,6 +255,15 @@ impl Place {
             Self::Setuid => "setuid",
             Self::Startup => "startup",
             Self::Directory(_) => "files",
+        }
+    }
+
+    /// A file's name for what is known of the place.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Directory(path) => format!("files-{}", &crate::secret::sha256(path.as_bytes())[..12]),
+            other => other.word().to_owned(),
         }
     }
 }

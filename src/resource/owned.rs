@@ -18,6 +18,10 @@ pub struct Owned {
     /// `sudoers`, `repositories`, `package_config`, `setuid`, `startup`, or `directory: PATH`.
     #[serde(default)]
     places: Vec<Place>,
+    /// What is there when the project is first applied to a host came with the host: it is accepted, and listed as such.
+    /// Only what comes later is drift.
+    #[serde(default)]
+    baseline: bool,
     /// Drift that is known and accepted.
     #[serde(default)]
     ignore: Vec<Ignore>,
@@ -82,6 +86,7 @@ impl Resource for Owned {
         let accepted =
             self.ignore.iter().cloned().map(|ignore| Claim::Accepts { what: ignore.what, reason: ignore.reason, until: ignore.until });
         let weighed = self.severity.iter().map(|(what, severity)| Claim::Weighs { what: what.clone(), severity: *severity });
-        self.places.iter().cloned().map(Claim::Owns).chain(accepted).chain(weighed).collect()
+        let inherited = self.places.iter().filter(|_| self.baseline).cloned().map(Claim::Inherits);
+        self.places.iter().cloned().map(Claim::Owns).chain(inherited).chain(accepted).chain(weighed).collect()
     }
 }

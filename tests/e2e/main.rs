@@ -10,6 +10,7 @@ mod bad_input;
 mod canary;
 #[path = "canary.rs"]
 mod canary_run;
+mod drift;
 mod failures;
 #[path = "../support/fingerprint.rs"]
 mod fingerprint;

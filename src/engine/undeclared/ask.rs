@@ -24,10 +24,13 @@ conffile() { # PATH PACKAGE: prints the path if it is not what the package broug
 }
 "#;
 
-const NETWORKS: &str =
-    "command -v docker >/dev/null || exit 0; docker network ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
-const VOLUMES: &str =
-    "command -v docker >/dev/null || exit 0; docker volume ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
+/// Ends here unless Docker's daemon runs: asking its socket might start it.
+const DOCKER: &str = r#"command -v docker >/dev/null || exit 0
+p=; if [ -r /run/docker.pid ]; then read -r p </run/docker.pid || :; fi
+if [ -d /run/systemd/system ]; then [ -n "$p" ] && [ -d "/proc/$p" ] || exit 0; fi
+"#;
+const NETWORKS: &str = "docker network ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
+const VOLUMES: &str = "docker volume ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
 
 /// `u NAME UID SHELL HOME PASSWORD`, with `locked`, `set` or `none` for the password; `g GROUP NAME`
 /// for members of groups that are as good as root.
@@ -66,7 +69,7 @@ const CRON: &str = r#"set --
 for f in /etc/cron.d/* /etc/cron.hourly/* /etc/cron.daily/* /etc/cron.weekly/* /etc/cron.monthly/* /etc/cron.yearly/* /etc/anacrontab \
   /var/spool/cron/crontabs/* /var/spool/cron/atjobs/[!.]* /var/spool/cron/[!ac]*; do [ -f "$f" ] && set -- "$@" "$f"; done
 list "$@"
-[ ! -e /etc/crontab ] || conffile /etc/crontab cron
+[ ! -e /etc/crontab ] || conffile /etc/crontab 'cron*'
 :
 "#;
 
@@ -128,6 +131,8 @@ const STARTUP: &str = r#"set --
 for f in /etc/init.d/* /etc/rc.local /etc/profile.d/* /etc/ld.so.preload /etc/ld.so.conf.d/* /etc/udev/rules.d/* /etc/modules-load.d/* \
   /etc/modprobe.d/* /etc/pam.d/* /etc/update-motd.d/* /etc/network/if-*.d/* /etc/NetworkManager/dispatcher.d/* /etc/dhcp/dhclient-*.d/* \
   /etc/environment.d/* /etc/binfmt.d/* /etc/tmpfiles.d/* /etc/logrotate.d/* /etc/kernel/*.d/* /etc/xdg/autostart/*; do
+  # Debian makes PAM's common files itself, on each host anew.
+  case $f in /etc/pam.d/common-*) continue ;; esac
   [ -f "$f" ] || [ -L "$f" ] && set -- "$@" "$f"
 done
 list "$@"
@@ -145,8 +150,8 @@ pub(super) fn question(place: &Place) -> Question {
     let script = match place {
         Place::Containers => return Question::Containers,
         Place::Ports => return Question::Listening,
-        Place::Networks => Script::sh(NETWORKS, &[]),
-        Place::Volumes => Script::sh(VOLUMES, &[]),
+        Place::Networks => Script::sh(DOCKER, &[]).then(NETWORKS, &[]),
+        Place::Volumes => Script::sh(DOCKER, &[]).then(VOLUMES, &[]),
         Place::Users => Script::sh(USERS, &[]),
         Place::AuthorizedKeys => plain(KEYS),
         Place::Cron => plain(CRON),

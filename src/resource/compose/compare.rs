@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::contained::Mark;
 use super::container::Container;
 use super::render::{CONFIG, INPUTS, Release};
+use super::runtime;
 use super::service::{Service, host_name, is_external};
 use super::stack::Stack;
 use crate::resource::plan::Change;
@@ -49,6 +50,10 @@ pub struct Observed<'a> {
     pub reloads: &'a BTreeMap<String, String>,
     /// Services whose mounted files were changed on the host.
     pub tampered: &'a BTreeMap<String, String>,
+    /// `docker image inspect` of images on the host, by reference.
+    pub inspected: &'a BTreeMap<String, &'a Value>,
+    /// Files that were written into containers, by container id.
+    pub written: &'a BTreeMap<String, Vec<String>>,
     /// Containers that were contained: they and their services are left alone.
     pub contained: &'a [Mark],
 }
@@ -74,10 +79,12 @@ impl Action {
 pub fn compare(stack: &Stack, release: &Release, observed: &Observed<'_>) -> Difference {
     let mut difference = Difference::default();
     let broken = networks(stack, observed, &mut difference);
+    let compose: Value = serde_json::from_str(&release.compose).unwrap_or_default();
+    let declared = runtime::Declared { compose: &compose, stack: &stack.name };
     let mut replaced = BTreeSet::new();
     for service in stack.services.iter().filter(|service| !observed.is_contained(&service.name)) {
         let mut changes = Vec::new();
-        let action = one(stack, service, release, observed, &broken, &replaced, &mut changes);
+        let action = one(stack, service, release, observed, &declared, &broken, &replaced, &mut changes);
         if matches!(action, Some(Action::Recreate(_) | Action::Roll(..))) {
             replaced.insert(service.name.clone());
         }
@@ -88,11 +95,13 @@ pub fn compare(stack: &Stack, release: &Release, observed: &Observed<'_>) -> Dif
     difference
 }
 
+#[expect(clippy::too_many_arguments, reason = "all of it is what one service is compared with")]
 fn one(
     stack: &Stack,
     service: &Service,
     release: &Release,
     observed: &Observed<'_>,
+    declared: &runtime::Declared<'_>,
     broken: &BTreeSet<String>,
     replaced: &BTreeSet<String>,
     changes: &mut Vec<Change>,
@@ -110,6 +119,13 @@ fn one(
         let before = changes.len();
         let at = |field: &str| if mine.len() > 1 { format!("{}.{field}", container.name) } else { format!("{name}.{field}") };
         differing(service, release, observed.images, container, &at, changes);
+        if changes.len() == before {
+            // The labels say that it is the right one; whether it is, it must show itself.
+            let written = observed.written.get(&container.id).map_or(&[][..], Vec::as_slice);
+            let image = observed.inspected.get(&service.image).copied();
+            let differences = runtime::differences(service, declared, image, container, written);
+            changes.extend(differences.into_iter().map(|(field, seen, wanted)| Change::of(at(&field), seen, wanted)));
+        }
         if let Some(network) = service.networks.iter().find(|network| broken.contains(*network)) {
             changes.push(Change::of(at("network"), format!("{network} as it was"), format!("{network} made anew")));
         }

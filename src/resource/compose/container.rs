@@ -32,6 +32,8 @@ pub struct Container {
     pub bound: BTreeSet<Port>,
     /// Sources of its bind mounts.
     pub mounts: Vec<String>,
+    /// The whole of it.
+    pub raw: Value,
 }
 
 impl Container {
@@ -71,6 +73,7 @@ impl Container {
                 .filter(|mount| mount.get("Type").and_then(Value::as_str) == Some("bind"))
                 .filter_map(|mount| Some(mount.get("Source")?.as_str()?.to_owned()))
                 .collect(),
+            raw: inspect.clone(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod interpolate;
 pub mod model;
 pub mod preflight;
 pub mod render;
+pub mod runtime;
 pub mod script;
 pub mod service;
 pub mod stack;

@@ -120,10 +120,15 @@ fn lay_down(stack: &Stack, release: &Release, state: &HostState) -> Vec<Step> {
         let digest = release.digests.get(path).map(String::as_str).unwrap_or_default();
         if !is_laid(state, path, digest) {
             script = put_file(script, &dir, path, file, digest, &mut uploads);
+        } else if !is_owned(state, path, (file.mode, file.uid, file.gid)) {
+            script = own(script, &format!("{dir}/{path}"), (file.mode, file.uid, file.gid));
         }
     }
     for (path, secret) in &release.secrets {
         if is_laid(state, path, "") {
+            if !is_owned(state, path, (secret.mode, secret.uid, secret.gid)) {
+                script = own(script, &format!("{dir}/{path}"), (secret.mode, secret.uid, secret.gid));
+            }
             continue;
         }
         script = script.payload(&Text::secret(secret.secret.clone())).then(
@@ -148,6 +153,19 @@ fn lay_down(stack: &Stack, release: &Release, state: &HostState) -> Vec<Step> {
 
 fn is_laid(state: &HostState, path: &str, digest: &str) -> bool {
     state.files.get(path).is_some_and(|file| file.digest == "ok" || (!digest.is_empty() && file.digest == digest))
+}
+
+/// Whether a file's mode and owners are right, whatever the shift of Docker's user namespaces.
+fn is_owned(state: &HostState, path: &str, (mode, uid, gid): (u32, u32, u32)) -> bool {
+    let shift = |seen: u32, wanted: u32| i64::from(seen) - i64::from(wanted);
+    state.files.get(path).is_some_and(|file| {
+        let (user, group) = (shift(file.uid, uid), shift(file.gid, gid));
+        file.mode == mode && user == group && (user == 0 || user >= 65_536)
+    })
+}
+
+fn own(script: Script, path: &str, (mode, uid, gid): (u32, u32, u32)) -> Script {
+    script.then("own {} {} {} {} || exit 1\n", &[path, &format!("{mode:o}"), &uid.to_string(), &gid.to_string()])
 }
 
 fn put_file(script: Script, dir: &str, path: &str, file: &StackFile, digest: &str, uploads: &mut Vec<Upload>) -> Script {

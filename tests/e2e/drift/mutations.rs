@@ -1,0 +1,333 @@
+//! How a person or an intruder changes a provisioned host behind the tool's back: one entry each.
+//! `project/playbooks/site.yml` is what the host was made from.
+
+/// How a host gets back to what it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cure {
+    /// By `drift --fix --prune all`.
+    Tool,
+    /// Told, and not undone by the tool: this undoes it.
+    Hand(&'static str),
+}
+
+/// One way to change a host.
+pub(super) struct Mutation {
+    pub(super) name: &'static str,
+    /// Run as root on the host.
+    pub(super) act: &'static str,
+    /// What must be found: resource and severity. A `*` at the end stands for anything.
+    pub(super) expect: &'static [(&'static str, &'static str)],
+    /// What may be found besides.
+    pub(super) also: &'static [&'static str],
+    pub(super) cure: Cure,
+    /// Not together with others: it stops what they need.
+    pub(super) alone: bool,
+}
+
+const fn m(name: &'static str, act: &'static str, expect: &'static [(&'static str, &'static str)]) -> Mutation {
+    Mutation { name, act, expect, also: &[], cure: Cure::Tool, alone: false }
+}
+
+impl Mutation {
+    const fn also(mut self, also: &'static [&'static str]) -> Self {
+        self.also = also;
+        self
+    }
+
+    const fn by_hand(mut self, undo: &'static str) -> Self {
+        self.cure = Cure::Hand(undo);
+        self
+    }
+
+    const fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+}
+
+const STACK: &[(&str, &str)] = &[("compose_stack[mut]", "availability")];
+const ANALYST: &[(&str, &str)] = &[("user[analyst]", "security")];
+const COLLECTOR: &[(&str, &str)] = &[("user[collector]", "security")];
+const AGENT: &[(&str, &str)] = &[("copy[/etc/soc/agent.conf]", "config")];
+const SECRET: &[(&str, &str)] = &[("secret[/etc/soc/agent.key]", "security")];
+const PROBE: &[(&str, &str)] = &[("systemd_unit[probe.service]", "availability")];
+const CRON: &[(&str, &str)] = &[("service[cron.service]", "availability")];
+const FIREWALL: &[(&str, &str)] = &[("firewall[inet soc_provision]", "security")];
+const MARTIANS: &[(&str, &str)] = &[("sysctl[net.ipv4.conf.all.log_martians]", "security")];
+const SSHD: &[(&str, &str)] = &[("sshd_config[/etc/ssh/sshd_config.d/10-soc-provision.conf]", "security")];
+const KEYS: &[(&str, &str)] = &[("authorized_key[root: ssh-ed25519 ...3aV7Vw1vYd3d analyst@laptop]", "security")];
+const DAEMON: &[(&str, &str)] = &[("docker_daemon[/etc/docker/daemon.json]", "security")];
+const PURGE: &[(&str, &str)] = &[("timer[soc-purge]", "availability")];
+
+/// Where the stack's files are.
+macro_rules! stack {
+    ($code:literal) => {
+        concat!("cd /var/lib/soc-provision/stacks/mut && ", $code)
+    };
+}
+
+/// Makes `web` anew from a changed copy of the release's Compose file.
+macro_rules! made_from {
+    ($edit:literal) => {
+        concat!(
+            "cd /var/lib/soc-provision/stacks/mut && sed '",
+            $edit,
+            "' current/compose.yml >/root/evil.yml && docker compose -p mut --project-directory $PWD -f /root/evil.yml up -d --force-recreate --no-deps web && rm /root/evil.yml"
+        )
+    };
+}
+
+/// Makes `web` anew by hand, with the labels of the real one.
+macro_rules! made_by_hand {
+    ($options:literal) => {
+        concat!(
+            "l=$(docker inspect -f '{{range $k, $v := .Config.Labels}}{{println (printf \"%s=%s\" $k $v)}}{{end}}' mut-web-1) && printf '%s\\n' \"$l\" | grep = >/root/labels && docker rm -f mut-web-1 && ",
+            "docker run -d --name mut-web-1 --label-file /root/labels --user 1000 --read-only --restart unless-stopped --cap-drop ALL --security-opt no-new-privileges:true ",
+            "--security-opt seccomp=/etc/soc-provision/seccomp/web.json --tmpfs /tmp:size=4m -p 18080:8080 -e MODE=strict --memory 64m --cpus 0.5 --pids-limit 64 --network mut_front ",
+            "-v $(echo /var/lib/soc-provision/stacks/mut/files/*/web.conf):/etc/web.conf:ro ",
+            $options,
+            " mut-web:1 && docker network connect soc-shared mut-web-1; rm -f /root/labels"
+        )
+    };
+}
+
+/// Every mutation.
+pub(super) const MUTATIONS: &[Mutation] = &[
+    // Files and directories.
+    m("a file is edited", "echo 'server = 203.0.113.9' >>/etc/soc/agent.conf", AGENT),
+    m("a file is made writable by all", "chmod 0666 /etc/soc/agent.conf", AGENT),
+    m("a file changes its owner", "chown nobody /etc/soc/agent.conf", AGENT),
+    m("a file changes its group", "chgrp adm /etc/soc/agent.conf", AGENT),
+    m("a file is deleted", "rm /etc/soc/agent.conf", AGENT),
+    m("a file is replaced by a link", "cp /etc/soc/agent.conf /var/tmp/a && ln -sfn /var/tmp/a /etc/soc/agent.conf", AGENT),
+    m("a file gets the setuid bit", "chmod 4755 /etc/soc/agent.conf", AGENT),
+    m("a file is emptied", ": >/etc/soc/agent.conf", AGENT),
+    m("a strict file is opened", "chmod 0644 /etc/soc/token.conf", &[("copy[/etc/soc/token.conf]", "config")]),
+    m("a notice is edited", "echo hi >>/etc/soc/notice", &[("copy[/etc/soc/notice]", "info")]),
+    m("a link points elsewhere", "ln -sfn /etc/shadow /etc/soc/current", &[("file[/etc/soc/current]", "config")]),
+    m("a link becomes a file", "rm /etc/soc/current && echo x >/etc/soc/current", &[("file[/etc/soc/current]", "config")]),
+    m("a file that must not be there", "echo x >/srv/soc-old", &[("file[/srv/soc-old]", "config")]),
+    m("a line in hosts goes", "sed '/siem.example/d' /etc/hosts >/root/h && cat /root/h >/etc/hosts; rm /root/h", &[("lineinfile[/etc/hosts*", "config")]),
+    m(
+        "a line in hosts points elsewhere",
+        "sed 's/192.0.2.10/203.0.113.66/' /etc/hosts >/root/h && cat /root/h >/etc/hosts; rm /root/h",
+        &[("lineinfile[/etc/hosts*", "config")],
+    ),
+    m("a file that nobody declared", "echo x >/etc/soc/evil.conf", &[("file[/etc/soc/evil.conf]", "config")]),
+    m("a hidden file, deep", "mkdir -p /etc/soc/.a/b && echo x >/etc/soc/.a/b/c", &[("file[/etc/soc/.a/b/c]", "config")])
+        .by_hand("rm -rf /etc/soc/.a"),
+    m("a directory is made writable by all", "chmod 0777 /etc/soc", &[("directory[/etc/soc]", "config")]),
+    m("a directory changes its owner", "chown nobody:nogroup /srv/soc", &[("directory[/srv/soc]", "config")]),
+    m("a directory is deleted", "rm -rf /srv/soc", &[("directory[/srv/soc]", "config")]),
+    m("a directory becomes a file", "rm -rf /srv/soc && echo x >/srv/soc", &[("directory[/srv/soc]", "config")])
+        .by_hand("rm -f /srv/soc && install -d -m 0750 -g adm /srv/soc"),
+    // Secrets.
+    m("a secret is edited", "echo x >>/etc/soc/agent.key", SECRET),
+    m("a secret is opened", "chmod 0444 /etc/soc/agent.key", SECRET),
+    m("a secret changes its owner", "chown nobody /etc/soc/agent.key", SECRET),
+    m("a secret is deleted", "rm /etc/soc/agent.key", SECRET),
+    m("a secret is replaced by a link", "mv /etc/soc/agent.key /var/tmp/k && ln -s /var/tmp/k /etc/soc/agent.key && chown -h root /etc/soc/agent.key", SECRET),
+    // Packages.
+    m("a held package is released", "apt-mark unhold less", &[("package[less]", "config")]),
+    m("a package is removed", "apt-get -y --allow-change-held-packages remove less", &[("package[less]", "config")]),
+    m("a forbidden package is installed", "apt-get -y install tree", &[("package[tree]", "config")]),
+    // Services and units.
+    m("a service is stopped", "systemctl stop cron", CRON),
+    m("a service is disabled", "systemctl disable cron", CRON),
+    m("a service is masked", "systemctl mask cron", CRON),
+    m("a unit file changes and systemd has not read it", "echo '# x' >>/usr/lib/systemd/system/cron.service", CRON)
+        .by_hand("sed -i '$d' /usr/lib/systemd/system/cron.service && systemctl daemon-reload"),
+    m(
+        "a drop-in changes what a service runs",
+        "mkdir -p /etc/systemd/system/cron.service.d && printf '[Service]\\nExecStartPost=/bin/true\\n' >/etc/systemd/system/cron.service.d/evil.conf && systemctl daemon-reload && systemctl restart cron",
+        &[("systemd_unit[/etc/systemd/system/cron.service.d/evil.conf]", "security")],
+    ),
+    m(
+        "a property is set that outlives reboots",
+        "systemctl set-property cron.service CPUWeight=10",
+        &[("systemd_unit[/etc/systemd/system.control/cron.service.d/50-CPUWeight.conf]", "security")],
+    ),
+    m("our unit is edited", "sed -i 's/infinity/1d/' /etc/systemd/system/probe.service", PROBE),
+    m("our unit is edited, read and restarted", "sed -i 's/infinity/1d/' /etc/systemd/system/probe.service && systemctl daemon-reload && systemctl restart probe", PROBE),
+    m("our unit is stopped", "systemctl stop probe", PROBE),
+    m("our unit is disabled", "systemctl disable probe", PROBE),
+    m("our unit is deleted", "systemctl stop probe; rm /etc/systemd/system/probe.service; systemctl daemon-reload", PROBE),
+    m("our unit is masked", "systemctl stop probe; ln -sfn /dev/null /etc/systemd/system/probe.service; systemctl daemon-reload", PROBE),
+    m(
+        "a unit that nobody declared",
+        "printf '[Unit]\\nDescription=x\\n[Service]\\nExecStart=/usr/bin/sleep 9999\\n[Install]\\nWantedBy=multi-user.target\\n' >/etc/systemd/system/evil.service && systemctl daemon-reload && systemctl enable --now evil",
+        &[("systemd_unit[/etc/systemd/system/evil.service]", "security")],
+    ),
+    m("a unit failed", "systemd-run --unit=boom /bin/false; sleep 0.5; :", &[("failed_unit[boom.service]", "availability")])
+        .by_hand("systemctl reset-failed boom.service"),
+    // The kernel, the name, the boot.
+    m("a kernel setting changes at run time", "echo 0 >/proc/sys/net/ipv4/conf/all/log_martians", MARTIANS),
+    m("a kernel setting changes on disk", "sed -i 's/= 1/= 0/' /etc/sysctl.d/60-soc-provision-net.ipv4.conf.all.log_martians.conf", MARTIANS),
+    m("a kernel setting's file is deleted", "rm /etc/sysctl.d/60-soc-provision-net.ipv4.conf.all.log_martians.conf", MARTIANS),
+    m("another file of kernel settings wins at boot", "echo 'net.ipv4.conf.all.log_martians = 0' >/etc/sysctl.d/99-evil.conf", &[("file[/etc/sysctl.d/99-evil.conf]", "security")]),
+    m("the host is renamed", "printf evil >/proc/sys/kernel/hostname", &[("hostname[soc-h1]", "config")]),
+    m("the host is renamed for the next boot", "echo evil >/etc/hostname", &[("hostname[soc-h1]", "config")]),
+    m("a reboot is due", "echo linux-image >/run/reboot-required.pkgs; touch /run/reboot-required", &[("host[reboot]", "availability")])
+        .by_hand("rm -f /run/reboot-required /run/reboot-required.pkgs"),
+    // Users and groups.
+    m("a user is added", "useradd -m -s /bin/bash eve && echo 'eve:x-x-x-x' | chpasswd", &[("user[eve]", "security")]),
+    m("a second root", "useradd -o -u 0 -g 0 -M -d /root -s /bin/bash toor", &[("user[toor]", "security")]),
+    m("a user's shell changes", "usermod -s /bin/sh analyst", ANALYST),
+    m("a service user gets a shell", "usermod -s /bin/bash collector", COLLECTOR),
+    m("a system account gets a shell", "usermod -s /bin/bash games", &[("user[games]", "security")]),
+    m("a user is locked", "usermod -L analyst", ANALYST),
+    m("a user's password changes", "echo 'analyst:another-pw' | chpasswd", ANALYST),
+    m("a user's password is taken away", "passwd -d analyst", ANALYST),
+    m("a user joins docker's group", "gpasswd -a analyst docker", &[("group_member[docker: analyst]", "security")]),
+    m("a user joins a group that is not declared", "gpasswd -a collector games", COLLECTOR),
+    m("a user leaves a group", "gpasswd -d analyst adm", ANALYST),
+    m("a user is deleted", "userdel collector", COLLECTOR),
+    m("a group's number changes", "groupmod -g 3333 soc", &[("group[soc]", "config")]),
+    m("a user's number changes", "usermod -u 3999 analyst", ANALYST),
+    // Keys, sudo, sshd.
+    m(
+        "a key is added for a user",
+        "echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEvilEvilEvilEvilEvilEvilEvilEvilEvilEvilEvi evil@x' >>/home/analyst/.ssh/authorized_keys",
+        &[("authorized_key[analyst: ...lEvilEvilEvi evil@x]", "security")],
+    ),
+    m(
+        "a key is added for root",
+        "echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIRootRootRootRootRootRootRootRootRootRootRoo' >>/root/.ssh/authorized_keys",
+        &[("authorized_key[root: ...tRootRootRoo]", "security")],
+    ),
+    m(
+        "a key in another file",
+        "install -o analyst -g analyst -m 0600 /dev/null /home/analyst/.ssh/authorized_keys2 && echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAITwoTwoTwoTwoTwoTwoTwoTwoTwoTwoTwoTwoTwoTwo' >/home/analyst/.ssh/authorized_keys2",
+        &[("authorized_key[analyst: ...TwoTwoTwoTwo]", "security")],
+    ),
+    m("a key is removed", "sed -i /analyst@laptop/d /root/.ssh/authorized_keys", KEYS),
+    m("a key's options change", "sed -i 's/^restrict //' /root/.ssh/authorized_keys", KEYS),
+    m("a sudo rule is edited", "chmod u+w /etc/sudoers.d/soc && echo '%soc ALL=(ALL) NOPASSWD: ALL' >>/etc/sudoers.d/soc && chmod u-w /etc/sudoers.d/soc", &[("sudoers[/etc/sudoers.d/soc]", "security")]),
+    m("a sudo rule's file is opened", "chmod 0444 /etc/sudoers.d/soc", &[("sudoers[/etc/sudoers.d/soc]", "security")]),
+    m("a sudo rule is added", "echo 'nobody ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/evil && chmod 0440 /etc/sudoers.d/evil", &[("sudoers[/etc/sudoers.d/evil]", "security")]),
+    m(
+        "sudoers itself is edited",
+        "echo 'nobody ALL=(ALL) NOPASSWD: ALL' >>/etc/sudoers",
+        &[("sudoers[/etc/sudoers]", "security"), ("package_config[/etc/sudoers]", "security")],
+    ),
+    m("sshd's options are edited", "sed -i 's/MaxAuthTries 4/MaxAuthTries 40/' /etc/ssh/sshd_config.d/10-soc-provision.conf && systemctl reload ssh", SSHD),
+    m("sshd's options are deleted", "rm /etc/ssh/sshd_config.d/10-soc-provision.conf && systemctl reload ssh", SSHD),
+    m(
+        "a drop-in of sshd wins over ours",
+        "echo 'PermitRootLogin yes' >/etc/ssh/sshd_config.d/00-evil.conf && systemctl reload ssh",
+        &[("file[/etc/ssh/sshd_config.d/00-evil.conf]", "security"), ("sshd_config[/etc/ssh/sshd_config.d/10-soc-provision.conf]", "security")],
+    ),
+    m(
+        "sshd's main file gets a match block",
+        "printf 'Match User nobody\\n  PermitRootLogin yes\\n' >>/etc/ssh/sshd_config",
+        &[("package_config[/etc/ssh/sshd_config]", "security")],
+    ),
+    // Cron and timers.
+    m("a job in cron.d", "echo '* * * * * root /bin/true' >/etc/cron.d/evil", &[("cron[/etc/cron.d/evil]", "security")]),
+    m("a user's crontab", "echo '* * * * * /bin/true' | crontab -u analyst -", &[("cron[/var/spool/cron/crontabs/analyst]", "security")]),
+    m("root's crontab", "echo '* * * * * /bin/true' | crontab -", &[("cron[/var/spool/cron/crontabs/root]", "security")]),
+    m("a daily job", "printf '#!/bin/sh\\n' >/etc/cron.daily/evil && chmod 0755 /etc/cron.daily/evil", &[("cron[/etc/cron.daily/evil]", "security")]),
+    m(
+        "crontab itself is edited",
+        "echo '* * * * * root /bin/true' >>/etc/crontab",
+        &[("cron[/etc/crontab]", "security"), ("package_config[/etc/crontab]", "security")],
+    ),
+    m("our job is edited", "sed -i 's,/bin/true,/bin/false,' /etc/cron.d/soc-rotate", &[("cron[soc-rotate]", "config")]),
+    m("our job is deleted", "rm /etc/cron.d/soc-rotate", &[("cron[soc-rotate]", "config")]),
+    m(
+        "a timer that nobody declared",
+        "printf '[Timer]\\nOnCalendar=daily\\n[Install]\\nWantedBy=timers.target\\n' >/etc/systemd/system/evil2.timer; printf '[Service]\\nExecStart=/bin/true\\n' >/etc/systemd/system/evil2.service; systemctl daemon-reload; systemctl enable --now evil2.timer",
+        &[("timer[/etc/systemd/system/evil2.timer]", "security"), ("systemd_unit[/etc/systemd/system/evil2.service]", "security")],
+    ),
+    m("a timer that is gone after a reboot", "systemd-run --unit=evil3 --on-calendar=daily /bin/true", &[("timer[/run/systemd/transient/evil3.timer]", "security")]),
+    m(
+        "a user's own timer",
+        "install -d -o analyst -g analyst /home/analyst/.config /home/analyst/.config/systemd /home/analyst/.config/systemd/user; printf '[Timer]\\nOnCalendar=daily\\n' >/home/analyst/.config/systemd/user/evil.timer",
+        &[("timer[/home/analyst/.config/systemd/user/evil.timer]", "security")],
+    )
+    .by_hand("rm -rf /home/analyst/.config"),
+    m("our timer is edited", "sed -i 's/03:10/04:10/' /etc/systemd/system/soc-purge.timer && systemctl daemon-reload", PURGE),
+    m("our timer is disabled", "systemctl disable soc-purge.timer", PURGE),
+    m("our timer is stopped", "systemctl stop soc-purge.timer", PURGE),
+    m("what our timer runs is edited", "sed -i 's,/bin/true,/bin/false,' /etc/systemd/system/soc-purge.service", PURGE),
+    // Firewall.
+    m("a rule is added to our table", "nft insert rule inet soc_provision input tcp dport 4444 accept", FIREWALL),
+    m("a chain of our table is emptied", "nft flush chain inet soc_provision forward", FIREWALL),
+    m("our table is deleted", "nft delete table inet soc_provision", FIREWALL),
+    m("a table that nobody declared", "nft add table inet evil && nft add chain inet evil c '{ type filter hook input priority -300 ; }'", &[("nft_table[inet evil]", "security")]),
+    m("the rules for the next boot are edited", "echo '# x' >>/etc/soc-provision/firewall.nft", FIREWALL),
+    m("the rules are not loaded at the next boot", "systemctl disable soc-provision-firewall", FIREWALL),
+    // What starts by itself, what runs as root, where packages come from.
+    m("a setuid shell", "cp /bin/dash /usr/local/bin/x && chmod 4755 /usr/local/bin/x", &[("setuid[/usr/local/bin/x]", "security")]),
+    m("a library in every process", "echo /lib/x.so >/etc/ld.so.preload", &[("startup[/etc/ld.so.preload]", "security")]),
+    m("a profile for every login", "echo : >/etc/profile.d/evil.sh", &[("startup[/etc/profile.d/evil.sh]", "security")]),
+    m("PAM is edited", "echo 'auth sufficient pam_permit.so' >>/etc/pam.d/su", &[("package_config[/etc/pam.d/su]", "security")]),
+    m("a source of packages", "echo 'deb [trusted=yes] http://203.0.113.9/ x main' >/etc/apt/sources.list.d/evil.list", &[("repository[/etc/apt/sources.list.d/evil.list]", "security")]),
+    m("a hook of apt", "echo 'DPkg::Post-Invoke {\"true\";};' >/etc/apt/apt.conf.d/99evil", &[("repository[/etc/apt/apt.conf.d/99evil]", "security")]),
+    m("a port that nobody declared", "systemd-run --unit=lst busybox nc -l -p 4444; sleep 0.5", &[("port[4444/tcp]", "security")]).by_hand("systemctl stop lst"),
+    m("a UDP port on IPv6", "systemd-run --unit=lsu systemd-socket-activate -d -l '[::]:5555' /bin/true; sleep 0.5", &[("port[5555/udp]", "security")])
+        .by_hand("systemctl stop lsu"),
+    // Docker's daemon.
+    m("daemon.json is edited", "sed -i 's/10m/99m/' /etc/docker/daemon.json", DAEMON),
+    m("daemon.json is deleted", "rm /etc/docker/daemon.json", DAEMON),
+    m(
+        "the daemon runs with another configuration",
+        "cp -p /etc/docker/daemon.json /root/d && sed -i 's/\"live-restore\": true/\"live-restore\": false/' /etc/docker/daemon.json && systemctl reload docker && sleep 1 && cp -p /root/d /etc/docker/daemon.json && rm /root/d",
+        DAEMON,
+    ),
+    m(
+        "the daemon listens on the network",
+        "mkdir -p /etc/systemd/system/docker.service.d && printf '[Service]\\nExecStart=\\nExecStart=/usr/sbin/dockerd -H fd:// -H tcp://0.0.0.0:2375\\n' >/etc/systemd/system/docker.service.d/evil.conf && systemctl daemon-reload && systemctl restart docker",
+        &[("systemd_unit[/etc/systemd/system/docker.service.d/evil.conf]", "security"), ("port[2375/tcp]", "security")],
+    )
+    .alone(),
+    m("the daemon is stopped", "systemctl stop docker.socket docker.service", DAEMON)
+        .also(&["compose_stack[mut]", "docker_image[*", "docker_network[*", "docker_volume[*", "docker_engine*", "service[*", "port[*"])
+        .alone(),
+    // Containers and what belongs to them.
+    m("a container is stopped", "docker stop -t 1 mut-web-1", STACK),
+    m("a container is killed", "docker kill mut-db-1", STACK),
+    m("a container is paused", "docker pause mut-db-1", STACK),
+    m("a container is removed", "docker rm -f mut-db-1", STACK),
+    m("a container is renamed", "docker rename mut-db-1 hidden", STACK),
+    m("a container is replaced by another", "docker rm -f mut-web-1; docker run -d --name mut-web-1 mut-web:1", STACK).also(&["container[mut-web-1]"]),
+    m("more memory", "docker update --memory 128m --memory-swap 256m mut-web-1", STACK),
+    m("more processors", "docker update --cpus 2 mut-web-1", STACK),
+    m("more processes", "docker update --pids-limit 4000 mut-web-1", STACK),
+    m("another restart policy", "docker update --restart no mut-web-1", STACK),
+    m("a network is taken away", "docker network disconnect mut_front mut-web-1", STACK),
+    m("a network is added", "docker network connect bridge mut-db-1", STACK),
+    m("a container that nobody declared", "docker run -d --name evil mut-web:1", &[("container[evil]", "security")]),
+    m("a privileged container that nobody declared", "docker run -d --privileged -v /:/host --name evil2 mut-web:1", &[("container[evil2]", "security")]),
+    m("a container in the stack's name", "docker run -d --name mut-evil-1 -l com.docker.compose.project=mut -l com.docker.compose.service=evil mut-web:1", STACK),
+    m("a network that nobody declared", "docker network create --subnet 172.31.253.0/28 evilnet", &[("docker_network[evilnet]", "config")]),
+    m("a volume that nobody declared", "docker volume create evilvol", &[("docker_volume[evilvol]", "config")]),
+    m("an image's tag moves", "docker tag mut-db:1 mut-web:1", &[("docker_image[mut-web:1]", "config")]).also(&["compose_stack[mut]"]),
+    m("a file is written into a read-only container", "echo x >$(docker inspect -f '{{.GraphDriver.Data.MergedDir}}' mut-web-1)/evil", STACK),
+    m("a program is put into a container", "docker exec -u 0 mut-db-1 /bin/busybox cp /bin/busybox /bin/evil", STACK),
+    m("a mounted file is edited in place", stack!("for f in files/*/web.conf; do echo 'mode = lax' >>$f; done"), STACK),
+    m("a mounted file is replaced", stack!("for f in files/*/web.conf; do sed s/strict/lax/ $f >$f.x && chmod --reference=$f $f.x && mv $f.x $f; done"), STACK),
+    m("an inline configuration is edited", stack!("for f in files/*/tuning; do chmod u+w $f; echo x >>$f; done"), STACK),
+    m("a stack's secret is edited", stack!("for f in secrets/*/token; do echo x >>$f; done"), STACK),
+    m("a stack's secret is opened", stack!("chmod 0444 secrets/*/token"), STACK),
+    m("a stack's secret changes its owner", stack!("chown 0 secrets/*/token"), STACK),
+    m("the Compose file on the host is edited", stack!("sed -i 's/64M/640M/' current/compose.yml"), STACK),
+    m("`current` points elsewhere", stack!("cp -a releases/$(basename $(readlink current)) releases/0000000000000000 && ln -sfn releases/0000000000000000 current"), STACK)
+        .by_hand(stack!("r=$(ls releases | grep -v ^00000 | head -n 1) && ln -sfn releases/$r current && rm -rf releases/0000000000000000")),
+    m(
+        "a seccomp profile is edited",
+        "sed -i 's/\"SCMP_ACT_ERRNO\"/\"SCMP_ACT_ALLOW\"/' /etc/soc-provision/seccomp/web.json",
+        &[("seccomp_profile[web]", "security")],
+    )
+    .also(&["compose_stack[mut]"]),
+    m("made anew with another environment", made_from!("s/\"strict\"/\"lax\"/"), STACK),
+    m("made anew with one more port", made_from!("s/\"18080:8080\"/\"18080:8080\", \"18081:8080\"/"), STACK).also(&["port[18081/tcp]"]),
+    m("made anew without limits", made_from!("s/\"memory\": \"64M\"/\"memory\": \"999M\"/"), STACK),
+    m("made by hand, privileged", made_by_hand!("--privileged"), STACK),
+    m("made by hand, with a capability", made_by_hand!("--cap-add SYS_ADMIN"), STACK),
+    m("made by hand, with the host's processes", made_by_hand!("--pid host"), STACK),
+    m("made by hand, with the host's files", made_by_hand!("-v /:/host"), STACK),
+    m("made by hand, without a filter of system calls", made_by_hand!("--security-opt seccomp=unconfined"), STACK),
+    m("made by hand, with another variable", made_by_hand!("-e LD_PRELOAD=/x.so"), STACK),
+    m("made by hand, as root", made_by_hand!("-u 0"), STACK),
+];
