@@ -205,8 +205,9 @@ fn process(map: &Map<String, Value>, image: Option<&Value>, inspect: &Value, dif
     }
     let has = |key: &str| map.get(key).filter(|value| !value.is_null());
     let entrypoint = has("entrypoint");
-    if let Some(wanted) = entrypoint.map(command).or_else(|| image.map(|_| command(of_image("Entrypoint").unwrap_or(&Value::Null)))) {
-        differ("entrypoint", shown(inspect.pointer("/Config/Entrypoint")), joined(wanted));
+    let program = entrypoint.map(command).or_else(|| image.map(|_| command(of_image("Entrypoint").unwrap_or(&Value::Null))));
+    if let Some(Some(words)) = program {
+        differ("entrypoint", shown(inspect.pointer("/Config/Entrypoint")), digest(&words));
     }
     let wanted = match (has("command"), entrypoint, image) {
         (Some(declared), _, _) => Some(command(declared)),
@@ -214,8 +215,8 @@ fn process(map: &Map<String, Value>, image: Option<&Value>, inspect: &Value, dif
         (None, None, Some(_)) => Some(command(of_image("Cmd").unwrap_or(&Value::Null))),
         (None, None, None) => None,
     };
-    if let Some(wanted) = wanted {
-        differ("command", shown(inspect.pointer("/Config/Cmd")), joined(wanted));
+    if let Some(Some(words)) = wanted {
+        differ("command", shown(inspect.pointer("/Config/Cmd")), digest(&words));
     }
 }
 
@@ -242,10 +243,6 @@ fn digest(words: &[String]) -> String {
 
 fn shown(value: Option<&Value>) -> String {
     digest(&items(value).iter().map(|word| text(Some(word))).collect::<Vec<_>>())
-}
-
-fn joined(words: Option<Vec<String>>) -> String {
-    words.map_or_else(|| "not known".to_owned(), |words| digest(&words))
 }
 
 /// Variables, by name; the values of a container are digests already.
