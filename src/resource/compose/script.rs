@@ -57,6 +57,7 @@ pub fn remove(stack: &str, wipe_data: bool) -> Vec<Step> {
 pub fn rollback(stack: &str, to: Option<&str>, who: &str, wait: u64) -> Vec<Step> {
     let script = header(stack, wait, "never", "", "").then("to={} who={}\n", &[to.unwrap_or_default(), who]).then(
         r#"refuse_contained
+docker version -f '{{.Server.Version}}' >/dev/null 2>&1 || { why "Docker does not answer; nothing was touched"; exit 1; }
 old=$(current) || { why "no release of $stack is current"; exit 1; }
 [ -n "$to" ] || to=$(tac "$dir/history" | awk -v c="$old" '$2 != c { print $2; exit }')
 [ -n "$to" ] || { why "there is no release before $old"; exit 1; }
