@@ -162,6 +162,8 @@ fn options(value: Option<&Value>) -> BTreeSet<String> {
             None if word == "no-new-privileges" => "no-new-privileges:true".to_owned(),
             None => word.clone(),
         })
+        // Docker adds it by itself to what shares the host's processes.
+        .filter(|option| option != "label:disable")
         .collect()
 }
 
@@ -451,6 +453,9 @@ mod tests {
     #[test]
     fn a_container_as_declared_has_no_difference() {
         assert_eq!(fields(inspect(), &["/etc/web.conf", "/tmp/x"]), Vec::<String>::new());
+        let mut shares = inspect();
+        shares["HostConfig"]["SecurityOpt"] = json!(["no-new-privileges:true", "seccomp={}", "label=disable"]);
+        assert_eq!(fields(shares, &[]), Vec::<String>::new());
     }
 
     #[test]
