@@ -148,7 +148,8 @@ impl Resource for ComposeRelease {
         vec![Check {
             id: format!("container_healthy[{}]", self.stack.name),
             kind: CheckKind::ContainerHealthy { project: Some(self.stack.name.clone()), container: None },
-            within: Duration::from_secs(self.stack.wait),
+            // Bringing it up waited for health already: what is ill now is told soon.
+            within: Duration::from_secs(self.stack.wait.min(60)),
             every: Duration::from_secs(2),
         }]
     }

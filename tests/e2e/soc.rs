@@ -221,6 +221,8 @@ fn a_reload_leaves_containers_that_come_back(lab: &Lab) {
 fn a_power_cut_is_survived(lab: &Lab) {
     apply(lab, "apply", &[]).ok();
     lab.power("h1", "reset");
+    // While Docker loads three dozen containers it answers nobody.
+    lab.sh("h1", "until timeout 5 docker info >/dev/null 2>&1; do sleep 2; done");
     every_check_is_green(&apply(lab, "verify", &[]).ok().json());
     assert!(lab.sh("h1", "nft list tables").contains("soc_provision"));
     assert_eq!(recap(&apply(lab, "apply", &[]).ok().json(), "h1", "changed"), 0);
