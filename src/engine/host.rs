@@ -165,7 +165,7 @@ impl HostRun {
         self.gather_in_turn().await?;
         self.check_hold()?;
         if matches!(self.job.mode, Mode::Gather | Mode::Exec) {
-            self.mask(self.job.digests.names().cloned().collect()).await?;
+            self.mask(self.named_secrets()).await?;
             self.prepared = true;
             return Ok(());
         }
@@ -197,8 +197,12 @@ impl HostRun {
         session.set_vault(self.vault.clone(), self.masker.and(&self.vault.masker()));
     }
 
-    /// Every secret that the host's program names.
+    /// Every secret that the host's program names; all of the project's for commands that look
+    /// further than the program does (logs, evidence).
     fn named_secrets(&self) -> Vec<SecretName> {
+        if matches!(self.job.mode, Mode::Gather | Mode::Exec | Mode::Inspect | Mode::Operate) {
+            return self.job.digests.names().cloned().collect();
+        }
         self.program.tasks.iter().flat_map(|task| task.resources.iter().flat_map(|resource| resource.secrets())).collect()
     }
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use crate::harness::{Lab, Project, soc};
 
 const STACK: &str = "
-    - docker_engine: {}
+    - docker_engine: {daemon: {default-ulimits: null}}
     - docker_image: {name: 'soc/page:1', stand_in: {listen: [8080], user: 65534}}
     - docker_image: {name: 'soc/host:1', stand_in: {listen: [7000], user: 65534}}
     - compose_stack:
         name: pages
-        hardening: off
+        hardening: 'off'
         compose:
           services:
             open: {image: 'soc/page:1', restart: unless-stopped, ports: ['8080:8080'], networks: [pages]}

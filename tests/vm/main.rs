@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod boot;
+mod hardened;
 #[path = "../e2e/harness.rs"]
 #[expect(dead_code, reason = "the container tests use the rest")]
 mod harness;

@@ -153,7 +153,7 @@ impl Probed {
     fn section(&self, name: &str) -> Result<&Effective, Undecided> {
         match self.sections.get(name) {
             Some(Ok(effective)) => Ok(effective),
-            Some(Err(reason)) => Err(Undecided::Refused(format!("sshd refuses the options: {reason}"))),
+            Some(Err(reason)) => Err(Undecided::Refused(format!("sshd refuses the options: {}", reason.replace("/run/c", PATH)))),
             None => Err(Undecided::Refused("the host has no `/etc/ssh/sshd_config.d`: its sshd is too old for drop-ins".to_owned())),
         }
     }
