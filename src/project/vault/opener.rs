@@ -1,5 +1,6 @@
 //! One opened store for all hosts of a run: each file is opened once, whoever asks.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
@@ -21,6 +22,9 @@ pub struct Opener {
     quiet: Keyring,
     run: OwnedRun,
     opened: Mutex<Opened>,
+    /// What could not be opened for the masker, and whether somebody could have been asked: not
+    /// tried again for each host, since it may be a command that takes its time.
+    unknown: Mutex<(bool, BTreeSet<SecretName>)>,
 }
 
 impl Opener {
@@ -28,7 +32,7 @@ impl Opener {
     #[must_use]
     pub fn new(keyring: Keyring, run: OwnedRun) -> Self {
         let quiet = Keyring::new(keyring.sources().clone(), None);
-        Self { keyring, quiet, run, opened: Mutex::default() }
+        Self { keyring, quiet, run, opened: Mutex::default(), unknown: Mutex::default() }
     }
 
     /// Opens the secrets that a host needs. Blocks: it may decrypt, run commands and ask for a
@@ -49,10 +53,20 @@ impl Opener {
         let asks = self.keyring.identities().is_ok_and(super::Identities::may_ask);
         let access = Access { keyring: if asks { &self.quiet } else { &self.keyring }, run: &*self.run };
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        if unknown.0 != asks {
+            *unknown = (asks, BTreeSet::new());
+        }
         let mut vault = Vault::default();
         for name in names {
-            if let Ok(value) = store.reveal_with(name, access, &mut opened) {
-                vault.insert(name.clone(), value);
+            if unknown.1.contains(name) {
+                continue;
+            }
+            match store.reveal_with(name, access, &mut opened) {
+                Ok(value) => vault.insert(name.clone(), value),
+                Err(_) => {
+                    unknown.1.insert(name.clone());
+                }
             }
         }
         vault
