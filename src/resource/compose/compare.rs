@@ -119,7 +119,9 @@ fn one(
         let before = changes.len();
         let at = |field: &str| if mine.len() > 1 { format!("{}.{field}", container.name) } else { format!("{name}.{field}") };
         differing(service, release, observed.images, container, &at, changes);
-        if changes.len() == before {
+        let claims =
+            release.labels.get(name).is_some_and(|(config, inputs)| container.label(CONFIG) == config && container.label(INPUTS) == inputs);
+        if claims {
             // The labels say that it is the right one; whether it is, it must show itself.
             let written = observed.written.get(&container.id).map_or(&[][..], Vec::as_slice);
             let image = observed.inspected.get(&service.image).copied();
