@@ -14,6 +14,12 @@ pub struct BackupArgs {
     /// This volume of the stack only
     #[arg(long, value_name = "VOLUME", requires = "stack")]
     pub volume: Option<String>,
+    /// Bring the backup here too, into DIR/HOST/STAMP/STACK, every digest verified
+    #[arg(long, value_name = "DIR")]
+    pub fetch: Option<std::path::PathBuf>,
+    /// With `--fetch`: make no backup, bring one that is there: a stamp, a time, or `latest`
+    #[arg(long, value_name = "WHEN", requires = "fetch")]
+    pub from: Option<String>,
     /// Only show which backups there are
     #[arg(long)]
     pub list: bool,
@@ -35,6 +41,9 @@ pub struct RestoreArgs {
     /// A backup's stamp, or a time: the newest backup made by then; the newest of all unless given
     #[arg(long, value_name = "WHEN")]
     pub from: Option<String>,
+    /// From a directory that `backup --fetch` filled, sent to the host first
+    #[arg(long, value_name = "DIR")]
+    pub from_dir: Option<std::path::PathBuf>,
     /// Only show which backups there are
     #[arg(long)]
     pub list: bool,

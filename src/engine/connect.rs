@@ -81,7 +81,10 @@ impl HostRun {
 
     /// Makes the connection again after it was lost, takes the lock back under the same run, and
     /// gives the new shell its secrets.
-    pub(super) async fn reconnect(&mut self, why: &str) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// If it cannot be made again, or was lost too often.
+    pub async fn reconnect(&mut self, why: &str) -> Result<(), Failure> {
         if let Some(session) = self.session.take() {
             self.trips_before += session.round_trips();
             session.close().await;

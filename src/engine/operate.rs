@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::diagnostic::{Failure, FailureClass, printable};
 use crate::engine::apply::{Walk, step_failure};
 use crate::engine::host::{HostRun, session_failure};
-use crate::engine::journal;
 use crate::engine::plan::{Decision, Planner};
+use crate::engine::{journal, survive};
 use crate::event::{EventKind, Outcome, RunInfo, TaskReport};
 use crate::resource::observe::{Observations, Pending};
 use crate::resource::plan::{Plan, Step};
@@ -156,7 +156,14 @@ impl HostRun {
             let frame = Frame { keep: KEEP, ..self.frame(step, before.take(), key, self.block, None) };
             match self.run_step(step, frame).await {
                 Err(SessionError::Lost(why)) if step.survives && !self.job.interrupted() => self.reconnect(&why).await?,
-                outcome => return outcome.map_err(|error| session_failure(&step.title, &error)),
+                Ok(output) => {
+                    if step.survives {
+                        let clean = Frame { unstoppable: true, ..Frame::new(survive::clean(&self.job.holder.run)) };
+                        let _ = self.session()?.submit(clean).await;
+                    }
+                    return Ok(output);
+                }
+                Err(error) => return Err(session_failure(&step.title, &error)),
             }
         }
     }

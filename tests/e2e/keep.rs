@@ -108,6 +108,7 @@ fn backup_wipe_restore_and_what_is_refused(site: &Site) {
     assert_eq!(site.sh("ls -d /var/lib/docker/volumes/*/_data.* 2>/dev/null; ls -A /var/backups/soc | grep -v ^2 | grep -v .lock; :"), "");
     let again = site.soc(&["apply", "prod.yml"]).ok();
     assert!(again.stdout.contains("changed=0"), "{}", again.stdout);
+    copies(site, &before);
 
     // A damaged archive, a wrong name, a wrong time: refused before anything stops, nothing lost.
     site.sh("sleep 1; echo living >/var/lib/docker/volumes/notes_more/_data/x");
@@ -149,6 +150,38 @@ fn backup_wipe_restore_and_what_is_refused(site: &Site) {
     assert!(ill.code == 2 && ill.stderr.contains("did not get healthy") && ill.stderr.contains("the old content is back"), "{}", ill.all());
     assert_eq!(site.content(), living);
     site.soc(&["verify", "prod.yml"]).ok();
+}
+
+/// Away from the host and back to one that has lost everything.
+fn copies(site: &Site, before: &str) {
+    let fetch = || site.soc(&["backup", "prod.yml", "--stack", "notes", "--fetch", "copies", "--from", "latest"]);
+    fetch().ok();
+    let find = |name: &str| {
+        let out = Command::new("find").arg(site.dir().join("copies")).args(["-name", name]).output().unwrap();
+        std::path::PathBuf::from(String::from_utf8(out.stdout).unwrap().trim())
+    };
+    let archive = find("notes_data.tar.gz");
+    let whole = std::fs::read(&archive).unwrap();
+    // Cut off: it goes on where it stopped. Damaged meanwhile: noticed, not kept.
+    std::fs::remove_file(&archive).unwrap();
+    let part = archive.with_file_name("notes_data.tar.gz.part");
+    std::fs::write(&part, &whole[..1_000_000]).unwrap();
+    let rest = fetch().ok();
+    assert!(rest.stdout.contains(&format!("({} bytes", whole.len() - 1_000_000)), "{}", rest.stdout);
+    assert!(std::fs::read(&archive).unwrap() == whole && !part.exists());
+    std::fs::remove_file(&archive).unwrap();
+    std::fs::write(&part, vec![0_u8; 1000]).unwrap();
+    let damaged = fetch();
+    assert!(damaged.code == 2 && damaged.stderr.contains("not what its MANIFEST says") && !part.exists(), "{}", damaged.all());
+    fetch().ok();
+    site.sh(&format!("{WIPE}; rm -rf /var/backups/soc"));
+    std::fs::write(&archive, &whole[..whole.len() - 1]).unwrap();
+    let restore = || site.soc(&["restore", "prod.yml", "--stack", "notes", "--from-dir", "copies"]);
+    let refused = restore();
+    assert!(refused.code == 2 && refused.stderr.contains("nothing was touched"), "{}", refused.all());
+    std::fs::write(&archive, &whole).unwrap();
+    restore().ok();
+    assert_eq!(site.content(), before);
 }
 
 fn manifest(site: &Site, archive: &str, to: &str) -> Value {

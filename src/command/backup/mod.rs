@@ -2,7 +2,10 @@
 //! host's timers run too: one format, one place, whoever starts them. They run as units that go on
 //! if the connection dies.
 
+mod fetch;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,15 +24,16 @@ use crate::resource::{Claim, ResourceId};
 use crate::shell::Script;
 use crate::transport::Output;
 
-const BACKUP: &str = include_str!("../../roles/backup/files/soc-backup");
-const RESTORE: &str = include_str!("../../roles/backup/files/soc-restore");
+const BACKUP: &str = include_str!("../../../roles/backup/files/soc-backup");
+const RESTORE: &str = include_str!("../../../roles/backup/files/soc-restore");
 /// As long as the role's timers give them.
 const DEADLINE: Duration = Duration::from_secs(6 * 3600);
 
 /// What is to be done with each host's stacks.
 enum Work {
-    Backup { volume: Option<String> },
-    Restore { volume: Option<String>, from: String },
+    Backup { volume: Option<String>, fetch: Option<PathBuf> },
+    Fetch { from: String, into: PathBuf },
+    Restore { volume: Option<String>, from: String, directory: Option<PathBuf> },
     List,
 }
 
@@ -47,7 +51,17 @@ struct Errand {
 
 /// Saves volumes.
 pub(super) fn run(arguments: &BackupArgs) -> Exit {
-    let work = if arguments.list { Work::List } else { Work::Backup { volume: arguments.volume.clone() } };
+    let work = match (&arguments.fetch, &arguments.from) {
+        _ if arguments.list => Work::List,
+        (Some(into), Some(from)) => match when(Some(from)) {
+            Ok(from) => Work::Fetch { from, into: into.clone() },
+            Err(why) => {
+                complain(&format!("error: {why}"));
+                return Exit::Usage;
+            }
+        },
+        _ => Work::Backup { volume: arguments.volume.clone(), fetch: arguments.fetch.clone() },
+    };
     carry_out(&arguments.run, "backup", work, arguments.stack.clone(), arguments.break_lock)
 }
 
@@ -57,7 +71,7 @@ pub(super) fn restore(arguments: &RestoreArgs) -> Exit {
         Work::List
     } else {
         match when(arguments.from.as_deref()) {
-            Ok(from) => Work::Restore { volume: arguments.volume.clone(), from },
+            Ok(from) => Work::Restore { volume: arguments.volume.clone(), from, directory: arguments.from_dir.clone() },
             Err(why) => {
                 complain(&format!("error: {why}"));
                 return Exit::Usage;
@@ -72,7 +86,7 @@ fn carry_out(run: &RunArgs, command: &'static str, work: Work, stacks: Vec<Strin
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let mode = if matches!(work, Work::List) { Mode::Inspect } else { Mode::Operate };
+    let mode = if matches!(work, Work::List | Work::Fetch { .. }) { Mode::Inspect } else { Mode::Operate };
     let options = JobOptions { mode, command, diff: false, break_lock, retry_release: false };
     let mut prepared = match prepare(&loaded, run, &options) {
         Ok(prepared) => prepared,
@@ -145,10 +159,27 @@ impl Operation for Errand {
             self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(host.name.clone());
             match &self.work {
                 Work::List => self.list(host, &wanted).await,
-                Work::Backup { volume } => self.backup(host, &wanted, volume.as_deref()).await,
-                Work::Restore { volume, from } => {
+                Work::Backup { volume, fetch } => {
+                    let place = self.backup(host, &wanted, volume.as_deref()).await?;
+                    match fetch {
+                        Some(into) => self.fetch(host, &wanted, &place, into).await,
+                        None => Ok(()),
+                    }
+                }
+                Work::Fetch { from, into } => {
                     for stack in &wanted {
-                        self.restore(host, stack, volume.as_deref(), from).await?;
+                        let place = self.find(host, stack, from).await?;
+                        self.fetch(host, std::slice::from_ref(stack), &place, into).await?;
+                    }
+                    Ok(())
+                }
+                Work::Restore { volume, from, directory } => {
+                    for stack in &wanted {
+                        let from = match directory {
+                            Some(directory) => self.send(host, stack, from, directory).await?,
+                            None => from.clone(),
+                        };
+                        self.restore(host, stack, volume.as_deref(), &from).await?;
                     }
                     Ok(())
                 }
@@ -193,14 +224,69 @@ impl Errand {
         }
     }
 
-    async fn list(&self, host: &mut HostRun, wanted: &[String]) -> Result<(), Failure> {
-        let script = Script::sh("set -- --list\n", &[]).then(RESTORE, &[]);
+    /// What the program of restores prints for one of its questions.
+    async fn asked(&self, host: &mut HostRun, question: &str) -> Result<String, Failure> {
+        let script = Script::sh("set -- {}\n", &[question]).then(RESTORE, &[]);
         let output = host.script("listing backups", script, Duration::from_secs(120)).await?;
-        let since = Instant::now();
         if output.status != 0 {
             return Err(failure("listing backups", &output));
         }
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Where the backup of a stack lies on the host that is meant: `DIR/STAMP`.
+    async fn find(&self, host: &mut HostRun, stack: &str, from: &str) -> Result<String, Failure> {
+        let text = self.asked(host, "--list").await?;
+        let backups = text.lines().map(|line| line.split('\t').collect::<Vec<_>>()).filter(|fields| fields.get(1) == Some(&stack));
+        let stamps: Vec<(&str, bool)> =
+            backups.filter(|fields| is_stamp(fields[0])).map(|fields| (fields[0], fields.get(5) == Some(&"whole"))).collect();
+        let fits = |(stamp, whole): &&(&str, bool)| match from.strip_prefix("before:") {
+            Some(limit) => *whole && *stamp <= limit,
+            None => (from == "latest" && *whole) || *stamp == from,
+        };
+        match stamps.iter().filter(fits).max() {
+            Some((stamp, _)) => Ok(format!("{}/{stamp}", self.asked(host, "--where").await?.trim())),
+            None => {
+                let known: Vec<&str> = stamps.iter().map(|(stamp, _)| *stamp).collect();
+                Err(Failure::new(
+                    FailureClass::StepFailed,
+                    format!("there is no such backup of `{stack}` on the host; there are: {}", known.join(", ")),
+                ))
+            }
+        }
+    }
+
+    /// Brings backups here.
+    async fn fetch(&self, host: &mut HostRun, stacks: &[String], place: &str, into: &Path) -> Result<(), Failure> {
+        let since = Instant::now();
+        let stamp = place.rsplit('/').next().filter(|stamp| is_stamp(stamp));
+        let stamp =
+            stamp.ok_or_else(|| Failure::new(FailureClass::StepFailed, format!("`{}` is no place of a backup", printable(place))))?;
+        for stack in stacks {
+            let to = into.join(&host.name).join(stamp).join(stack);
+            let bytes = fetch::fetch(host, &format!("{place}/{stack}"), &to).await?;
+            self.tell(host, &format!("fetched {} ({bytes} bytes, every digest holds)", to.display()));
+        }
+        host.report(format!("fetch {}", stacks.join(", ")), Outcome::Ok, since);
+        Ok(())
+    }
+
+    /// Sends a backup that was fetched earlier back to the host; gives its stamp.
+    async fn send(&self, host: &mut HostRun, stack: &str, from: &str, directory: &Path) -> Result<String, Failure> {
+        let since = Instant::now();
+        let (stamp, place) = fetch::find(directory, &host.name, stack, from).map_err(|why| {
+            let (what, hint) = why.split_once("\nhint: ").unwrap_or((&why, "`backup --fetch` fills such a directory"));
+            Failure::new(FailureClass::Refused, what).hint(hint)
+        })?;
+        let to = format!("{}/{stamp}/{stack}", self.asked(host, "--where").await?.trim());
+        fetch::send(host, &place, &to).await?;
+        host.report(format!("send backup {stamp} of {stack}"), Outcome::Changed, since);
+        Ok(stamp)
+    }
+
+    async fn list(&self, host: &mut HostRun, wanted: &[String]) -> Result<(), Failure> {
+        let since = Instant::now();
+        let text = self.asked(host, "--list").await?;
         let mut count = 0;
         for line in text.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
@@ -218,7 +304,8 @@ impl Errand {
         Ok(())
     }
 
-    async fn backup(&self, host: &mut HostRun, wanted: &[String], volume: Option<&str>) -> Result<(), Failure> {
+    /// Makes a backup; gives the place on the host.
+    async fn backup(&self, host: &mut HostRun, wanted: &[String], volume: Option<&str>) -> Result<String, Failure> {
         let since = Instant::now();
         let mut script = Script::sh("set --", &[]);
         if let Some(volume) = volume {
@@ -233,17 +320,17 @@ impl Errand {
         }
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let lines: Vec<&str> = text.lines().collect();
-        if let Some((last, volumes)) = lines.split_last() {
-            for line in volumes {
-                self.tell(host, line);
-            }
-            self.tell(host, &format!("saved in {}", last.split(':').next().unwrap_or(last)));
+        let (last, volumes) = lines.split_last().unwrap_or((&"", &[]));
+        let place = last.split(':').next().unwrap_or_default().to_owned();
+        for line in volumes {
+            self.tell(host, line);
         }
+        self.tell(host, &format!("saved in {place}"));
         for line in String::from_utf8_lossy(&output.stderr).lines().filter(|line| !line.trim().is_empty()) {
             self.tell(host, &format!("warning: {line}"));
         }
         host.report(title, Outcome::Changed, since);
-        Ok(())
+        Ok(place)
     }
 
     async fn restore(&self, host: &mut HostRun, stack: &str, volume: Option<&str>, from: &str) -> Result<(), Failure> {
@@ -253,7 +340,12 @@ impl Errand {
         let id = ResourceId::new("backup", stack);
         let output = host.step_output(&id, &Step::new(title.clone(), script).deadline(DEADLINE).surviving()).await?;
         if output.status != 0 || output.skipped {
-            return Err(failure(&title, &output));
+            let failure = failure(&title, &output);
+            let settled = ["nothing was touched", "nothing was changed", "old content is back", "there is no"];
+            if failure.hint.is_some() || settled.iter().any(|words| failure.message.contains(words)) {
+                return Err(failure);
+            }
+            return Err(failure.hint("run it again: it puts back the content from before first"));
         }
         for line in String::from_utf8_lossy(&output.stderr).lines().chain(String::from_utf8_lossy(&output.stdout).lines()) {
             self.tell(host, line);
