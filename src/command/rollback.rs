@@ -133,6 +133,10 @@ impl Rollback {
             host.report(self.stack.clone(), Outcome::Skipped { reason: "the stack is not on this host".to_owned() }, started);
             return Ok(());
         }
+        if let Some(mark) = state.contained.first() {
+            let release = format!("release it first with `soc-provision capture {} --container {} --release`", host.name, mark.name);
+            return Err(Failure::new(FailureClass::Refused, format!("{}; nothing was touched", mark.notice())).hint(printable(&release)));
+        }
         let (from, to) = target(&self.stack, &state, self.to.as_deref())?;
         let title = format!("{} : release {from} -> {to}", self.stack);
         if self.check {

@@ -141,7 +141,9 @@ done
 exit 0
 "#;
 
-const CONTAINER: &str = r#"docker container inspect -s "$i" | keep "container-$i.json" || exit 1
+const CONTAINER: &str = r#"mark=/var/lib/soc-provision/contained/$(docker container inspect -f '{{.Id}}' "$i") || exit 97
+if [ -f "$mark" ]; then say "it was contained by $(sed -n 's/^who //p' "$mark") ($(sed -n 's/^reason //p' "$mark")) and stays until it is released"; exit 1; fi
+docker container inspect -s "$i" | keep "container-$i.json" || exit 1
 name=$(docker container inspect -f '{{.Name}}' "$i") || exit 97
 size=$(docker container inspect -s -f '{{.SizeRootFs}}' "$i")
 room $((${size:-0} / 1024)) || exit 1

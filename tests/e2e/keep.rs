@@ -272,6 +272,8 @@ fn contained(site: &Site) {
     site.soc(&["backup", "prod.yml", "--stack", "notes"]).ok();
     let restore = site.soc(&["restore", "prod.yml", "--stack", "notes"]);
     assert!(restore.code == 2 && restore.stderr.contains("was contained by"), "{}", restore.all());
+    let rollback = site.soc(&["rollback", "prod.yml", "--stack", "notes"]);
+    assert!(rollback.code == 2 && rollback.stderr.contains("case 7: it beacons); nothing was touched"), "{}", rollback.all());
     assert_eq!(
         site.sh("docker inspect -f '{{.State.Pid}} {{len .NetworkSettings.Networks}}' notes-web-1"),
         format!("{pid} 0"),

@@ -181,7 +181,7 @@ pub(super) fn find(dir: &Path, host: &str, stack: &str, from: &str) -> Result<(S
         None => from == "latest" || *stamp == from,
     };
     let whole = |stamp: &&String| !below.join(stamp).join(stack).join("PARTIAL").exists() || *stamp == from;
-    match stamps.iter().filter(fits).filter(whole).next_back() {
+    match stamps.iter().filter(fits).rfind(whole) {
         Some(stamp) => Ok((stamp.clone(), below.join(stamp).join(stack))),
         None => Err(format!(
             "there is no such backup of `{stack}` in `{}`; there are: {}",
