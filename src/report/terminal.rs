@@ -124,7 +124,9 @@ impl Terminal {
     fn task(&mut self, host: &str, task: &TaskReport) {
         let boring = matches!(task.outcome, Outcome::Ok | Outcome::Skipped { .. });
         let notes: Vec<&String> = task.resources.iter().flat_map(|resource| &resource.notes).collect();
-        if boring && self.verbosity.level == 0 && (notes.is_empty() || !self.verbosity.planning) {
+        // A container that is left alone for an incident's sake is told in every run.
+        let told = self.verbosity.planning || notes.iter().any(|note| note.contains("was contained by"));
+        if boring && self.verbosity.level == 0 && (notes.is_empty() || !told) {
             return;
         }
         let title = if task.handler {
