@@ -241,7 +241,8 @@ fn evidence_of_a_running_and_of_a_contained_container(site: &Site) {
         (&["-o", "running.age"][..], 1, "never overwritten"),
         (&["--container", "notes-wep-1"], 2, "did you mean `notes-web-1`"),
         (&["--contain"], 1, "which containers?"),
-        (&["--container", "notes-web-1", "--release"], 2, "nothing on the host is contained"),
+        (&["--container", "notes-wep-1", "--release"], 2, "no container `notes-wep-1` is on the host"),
+        (&["--container", "notes-web-1", "--release"], 0, "was not contained; nothing was touched"),
     ] {
         let run = capture(arguments);
         assert!(run.code == code && run.all().contains(words), "{arguments:?}: {} {}", run.code, run.all());

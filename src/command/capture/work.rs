@@ -117,6 +117,13 @@ impl Order {
     async fn release(&self, host: &mut HostRun, targets: &[Target], marks: &[Mark]) -> Result<(), Failure> {
         let since = Instant::now();
         let marked = self.marked(marks);
+        if marked.is_empty() && !targets.is_empty() {
+            for target in targets {
+                self.tell(format!("released: {} was not contained; nothing was touched", target.name));
+            }
+            host.report("release", Outcome::Ok, since);
+            return Ok(());
+        }
         if marked.is_empty() {
             let what = match &self.scope {
                 Scope::Containers(names) if targets.is_empty() => {
