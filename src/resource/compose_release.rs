@@ -117,7 +117,11 @@ impl Resource for ComposeRelease {
             view.docker_info()?;
         }
         let mut reasons = self.preflight(view, &containers)?;
-        let images = self.images(view, fresh, &mut reasons)?;
+        // With a contained container, what is about to change is refused before anything changes.
+        let images = self.images(view, fresh, &mut reasons).map_err(|undecided| match held(&state.contained, "changes") {
+            Some(reason) if matches!(undecided, Undecided::After(_)) => Undecided::Refused(reason),
+            _ => undecided,
+        })?;
         if !reasons.is_empty() {
             return Err(Undecided::Refused(format!("stack `{}` would not come up:\n- {}", stack.name, reasons.join("\n- "))));
         }

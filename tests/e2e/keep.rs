@@ -272,6 +272,7 @@ fn contained(site: &Site) {
     site.project.write("inventory/other.yml", &std::fs::read_to_string(site.dir().join("inventory/prod.yml")).unwrap());
     let other = site.soc(&["apply", "other.yml"]);
     assert!(other.code == 2 && other.stderr.contains("was contained by") && other.stderr.contains("--release"), "{}", other.all());
+    assert!(other.stderr.contains("the plan was refused; nothing was touched"), "{}", other.all());
     site.soc(&["backup", "prod.yml", "--stack", "notes"]).ok();
     let restore = site.soc(&["restore", "prod.yml", "--stack", "notes"]);
     assert!(restore.code == 2 && restore.stderr.contains("was contained by"), "{}", restore.all());
