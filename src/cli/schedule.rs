@@ -40,6 +40,9 @@ pub struct ScheduleArgs {
     /// Do one night's work now; this is what the timer calls, and what a CI schedule may call
     #[arg(long)]
     pub now: bool,
+    /// With `--now`: of the schedule of this name, as it was installed
+    #[arg(long, requires = "now")]
+    pub installed: bool,
 }
 
 /// Whose systemd runs it.

@@ -28,8 +28,9 @@ pub(super) fn until(text: &str, now: Timestamp) -> Result<i64, String> {
 fn absolute(text: &str) -> Result<Timestamp, String> {
     let civil = |time: DateTime| time.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp()).ok();
     let zoned = text.parse::<Timestamp>().ok();
-    let time = zoned.or_else(|| text.parse::<Date>().ok().and_then(|date| civil(date.at(0, 0, 0, 0))));
-    let time = time.or_else(|| text.trim_end_matches('Z').parse::<DateTime>().ok().and_then(civil));
+    // A date as such is asked for by its length: the parser of dates takes times too, and drops them.
+    let date = if text.len() == 10 { text.parse::<Date>().ok().and_then(|date| civil(date.at(0, 0, 0, 0))) } else { None };
+    let time = zoned.or(date).or_else(|| text.trim_end_matches('Z').parse::<DateTime>().ok().and_then(civil));
     time.ok_or_else(|| format!("`{text}` is no time: write `2h`, `3d`, `2026-12-01` or `2026-12-01T08:00Z` (UTC)"))
 }
 

@@ -122,7 +122,7 @@ pub fn look() -> Script {
     Script::sh(
         r#"d=/var/lib/soc-provision
 show() { [ -r "$1" ] && while IFS= read -r l || [ -n "$l" ]; do printf '%s\n' "$l"; done <"$1"; }
-echo '##lock'; if [ -e $d/lock ] && command -v flock >/dev/null && ! flock -n $d/lock true; then show $d/lock.holder; fi
+echo '##lock'; if [ -e $d/lock ] && command -v flock >/dev/null && ! flock -n -s $d/lock true; then show $d/lock.holder; fi
 echo '##owed'; for f in $d/owed/*; do [ -f "$f" ] && show "$f"; done
 echo '##hold'; show $d/hold
 echo '##last'; show $d/last

@@ -51,7 +51,7 @@ pub const CONTROLS: &[Control] = &[
         &["file[/etc/docker*", "directory[/etc/docker*", "file[*docker.s*", "docker_daemon[*]"],
     ),
     control(DOCKER, "4.6", "images or services have a health check", STACKS),
-    control(DOCKER, "5.2", "an AppArmor profile is enforced", &["apparmor_profile[*]", "compose_stack[*]"]),
+    control(DOCKER, "5.2", "an AppArmor profile is enforced", &["apparmor_profile[*]"]),
     control(DOCKER, "5.4", "capabilities are restricted", STACKS),
     control(DOCKER, "5.5", "no privileged containers", STACKS),
     control(DOCKER, "5.9", "only needed ports are open", &["compose_stack[*]", "firewall[*]"]),
@@ -78,7 +78,7 @@ pub const CONTROLS: &[Control] = &[
     control(NIST, "SC-7", "boundary protection", FIREWALL),
     control(NIST, "SC-8", "transmissions are protected", &["tls_certificate[*]", "*.crt]", "*.pem]"]),
     control(NIST, "SC-28", "secrets are protected where they lie", SECRETS),
-    control(NIST, "SC-39", "processes are isolated", &["apparmor_profile[*]", "seccomp_profile[*]", "compose_stack[*]"]),
+    control(NIST, "SC-39", "processes are isolated", &["apparmor_profile[*]", "seccomp_profile[*]"]),
     control(NIST, "SI-7", "integrity is watched", &["docker_image[*]", "copy[*", "template[*"]),
 ];
 

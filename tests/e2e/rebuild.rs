@@ -103,7 +103,7 @@ fn a_night_tells_only_what_changed() {
     let inventory = lab.inventory().display().to_string();
     let schedule = |words: &[&str]| soc(dir, &[&["schedule", "p.yml", "-i", &inventory], words].concat());
     let shown = schedule(&["--print", "--at", "Mon..Fri 03:00", "--units", "user"]).ok().stdout;
-    assert!(shown.contains("OnCalendar=Mon..Fri 03:00") && shown.contains("schedule --now \"p\""), "{shown}");
+    assert!(shown.contains("OnCalendar=Mon..Fri 03:00") && shown.contains("schedule --now --installed \"p\""), "{shown}");
     let news = dir.join("news");
     let night = || {
         let hook = format!("cat >>{}; echo >>{}", news.display(), news.display());
@@ -115,6 +115,17 @@ fn a_night_tells_only_what_changed() {
     soc(dir, &["apply", "p.yml", "-i", &inventory]).ok();
     assert_eq!((night().code, told()), (0, 2), "in sync again is news");
     assert_eq!((night().code, told()), (0, 2));
+    // As the timer calls it: what was installed counts, also where a playbook has the same name.
+    let place = dir.join(".local/state/soc-provision/schedules");
+    let settings = serde_json::json!({"name": "p", "root": dir, "arguments": [dir.join("playbooks/p.yml"), "-i", inventory], "command": format!("echo installed >{}", dir.join("installed").display()),
+        "webhook": null, "mail": null, "metrics": null});
+    std::fs::write(place.join("p.json"), settings.to_string()).unwrap();
+    lab.sh("h1", "echo y >/etc/night");
+    assert_eq!(soc(dir, &["schedule", "p", "--now", "--installed"]).code, 3);
+    assert!(dir.join("installed").exists());
+    assert_eq!(soc(dir, &["schedule", "q", "--now", "--installed"]).code, 1);
+    soc(dir, &["apply", "p.yml", "-i", &inventory]).ok();
+    assert_eq!(soc(dir, &["schedule", "p", "--now", "--installed"]).code, 0);
     let last: serde_json::Value = serde_json::from_str(std::fs::read_to_string(&news).unwrap().lines().last().unwrap()).unwrap();
     assert_eq!((last["exit"].as_u64(), last["exit_before"].as_u64(), last["gone"].as_array().unwrap().len()), (Some(0), Some(3), 1));
     let metrics = || std::fs::read_to_string(dir.join("p.prom")).unwrap();

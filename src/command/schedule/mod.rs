@@ -40,8 +40,7 @@ pub(super) fn run(arguments: &ScheduleArgs) -> Exit {
 
 fn schedule(arguments: &ScheduleArgs) -> Result<Exit, String> {
     let place = state_directory()?;
-    if arguments.now && !looks_like_playbook(arguments) {
-        // The timer names a schedule that was installed.
+    if arguments.installed {
         let schedule = read(&place, &arguments.run.playbook)?;
         return night::run(&schedule, &place);
     }
@@ -59,13 +58,6 @@ fn schedule(arguments: &ScheduleArgs) -> Result<Exit, String> {
         }
     }
     units::install(&schedule, &place, arguments)
-}
-
-/// Whether a playbook is named rather than a schedule.
-fn looks_like_playbook(arguments: &ScheduleArgs) -> bool {
-    let name = Path::new(&arguments.run.playbook);
-    let yaml = name.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
-    yaml || name.components().count() > 1 || Path::new("playbooks").join(name).with_extension("yml").is_file()
 }
 
 fn remove(arguments: &ScheduleArgs) -> Result<Exit, String> {

@@ -68,7 +68,7 @@ After=network-online.target
 [Service]
 Type=oneshot
 WorkingDirectory={root}
-{home}ExecStart={program} schedule --now {scheduled}
+{home}ExecStart={program} schedule --now --installed {scheduled}
 # 3: hosts differ; that is an answer, and not a failure of the night.
 SuccessExitStatus=3
 TimeoutStartSec=6h
@@ -200,7 +200,7 @@ mod tests {
     fn units_quote_what_they_name() {
         let schedule = Schedule { name: "prod".to_owned(), root: PathBuf::from("/srv/soc 100%"), ..Schedule::default() };
         let text = service(&schedule, Path::new("/opt/a b/$x/soc-provision"));
-        assert!(text.contains("ExecStart=\"/opt/a b/$$x/soc-provision\" schedule --now \"prod\"\n"), "{text}");
+        assert!(text.contains("ExecStart=\"/opt/a b/$$x/soc-provision\" schedule --now --installed \"prod\"\n"), "{text}");
         assert!(text.contains("WorkingDirectory=/srv/soc 100%%\n"), "{text}");
         assert!(timer(&schedule, "Mon 02:30").contains("OnCalendar=Mon 02:30\n"));
     }
