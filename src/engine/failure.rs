@@ -22,7 +22,7 @@ const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 pub(super) fn step_failure(title: &str, id: &ResourceId, output: &Output) -> Failure {
     let stdout = last_lines(&output.stdout);
     let (causes, rest) = reasons(&output.stderr);
-    let stderr = last_lines(rest.as_bytes());
+    let stderr = last_lines(&rest);
     let failure = if FULL.iter().any(|words| stderr.contains(words) || stdout.contains(words)) {
         Failure::new(FailureClass::DiskFull, format!("{id}: the host's disk is full (`{title}`)"))
             .hint("free some space on the host and run again; what was there before is still there")
@@ -36,16 +36,12 @@ pub(super) fn step_failure(title: &str, id: &ResourceId, output: &Output) -> Fai
 }
 
 /// What a step itself says was the matter: its lines `reason: ...` on stderr; and the others.
-fn reasons(stderr: &[u8]) -> (Vec<String>, String) {
-    let text = String::from_utf8_lossy(stderr);
-    let (mut causes, mut rest) = (Vec::new(), String::new());
-    for line in text.lines() {
-        match line.strip_prefix("reason: ").filter(|_| causes.len() < REASONS) {
-            Some(reason) => causes.push(printable(reason)),
-            None => {
-                rest.push_str(line);
-                rest.push('\n');
-            }
+fn reasons(stderr: &[u8]) -> (Vec<String>, Vec<u8>) {
+    let (mut causes, mut rest) = (Vec::new(), Vec::new());
+    for line in stderr.split_inclusive(|byte| *byte == b'\n') {
+        match line.strip_prefix(b"reason: ").filter(|_| causes.len() < REASONS) {
+            Some(reason) => causes.push(printable(String::from_utf8_lossy(reason).trim_end())),
+            None => rest.extend_from_slice(line),
         }
     }
     (causes, rest)

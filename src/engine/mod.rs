@@ -435,7 +435,11 @@ async fn stop_the_rest(hosts: &BTreeMap<String, Arc<Mutex<HostRun>>>, reason: &s
 async fn stop_on_cancel(job: Arc<Job>) {
     job.cancel.pressed(1).await;
     let sessions = job.sessions();
-    futures::future::join_all(sessions.iter().map(|session| session.stop())).await;
+    let stops = futures::future::join_all(sessions.iter().map(|session| session.stop()));
+    tokio::select! {
+        _ = stops => {}
+        () = job.cancel.pressed(2) => {}
+    }
     job.cancel.pressed(2).await;
     let sessions = job.sessions();
     futures::future::join_all(sessions.iter().map(|session| session.kill())).await;

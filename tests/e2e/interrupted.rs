@@ -20,7 +20,7 @@ const COLD: &str = r##"- hosts: lab
     - copy: {dest: "/etc/cold/{{item}}.conf", content: "# {{item}}\n", mode: "0640", group: cold}
       loop: "{{names}}"
       notify: cold again
-    - lineinfile: {path: /etc/cold/a.conf, line: "level = 3"}
+    - lineinfile: {path: /etc/cold/level, line: "level = 3", create: true}
       notify: cold again
     - copy: {dest: /usr/local/bin/cold, mode: "0755", content: "#!/bin/sh\nexec sleep infinity\n"}
     - systemd_unit:
@@ -190,7 +190,7 @@ fn dies_inside_dpkg(stage: &Stage, reference: &fingerprint::Fingerprint) {
 
 const SLOW: &str = "- hosts: lab
   tasks:
-    - command: sleep 4; touch /root/first
+    - command: sleep 9; touch /root/first
     - command: touch /root/second
       notify: later
     - copy: {dest: /root/third, content: \"x\\n\"}
@@ -231,8 +231,8 @@ fn ctrl_c_once_finishes_the_step_and_twice_stops_at_once() {
     let (code, said, spent) = interrupted(&stage, "h1", 2);
     assert_eq!(code, 99, "{said}");
     assert!(said.contains("stopping at once"), "{said}");
-    assert!(spent < Duration::from_secs(4), "{spent:?}");
-    std::thread::sleep(Duration::from_secs(4));
+    assert!(spent < Duration::from_secs(8), "{spent:?}");
+    std::thread::sleep(Duration::from_secs(9));
     assert_eq!(stage.lab.sh("h1", there), "", "it was killed");
     stage.apply("h1").ok();
     assert_eq!(stage.lab.sh("h1", there), "first handled second third");
