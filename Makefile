@@ -8,7 +8,7 @@ demo: deps release
 # Everything that takes minutes: format, lints, unit, ssh, content, containers.
 test: deps lint
 	cargo build --locked --bins
-	cargo test --locked --lib --bins --test canary --test content --test ssh --test tidy -- --test-threads=2
+	cargo test --locked --lib --bins --test canary --test cli --test content --test ssh --test tidy -- --test-threads=2
 	cargo test --locked --test e2e -- --test-threads=1
 
 # Every proof in full, resumable; hours. Writes the table of docs/PROOF.md.

@@ -193,6 +193,7 @@ mod parse {
         vars.insert("ansible_nodename".into(), json!(word(1)));
         vars.insert("ansible_hostname".into(), json!(word(1).split('.').next().unwrap_or_default()));
         vars.insert("ansible_fqdn".into(), json!(word(1)));
+        vars.insert("ansible_domain".into(), json!(word(1).split_once('.').map_or("", |(_, domain)| domain)));
         vars.insert("ansible_kernel".into(), json!(word(2)));
         vars.insert("ansible_architecture".into(), json!(word(3)));
         vars.insert("ansible_machine".into(), json!(word(3)));

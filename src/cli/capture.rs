@@ -8,7 +8,7 @@ use super::{ConnectOptions, InventoryOptions};
 
 #[derive(Debug, Args, Clone)]
 #[command(
-    after_help = "The archive is a tar in gzip in age, encrypted to the project's recipients: `capture --verify FILE --extract DIR`,\nor `age -d -i KEY FILE | tar -xz`."
+    after_help = "Example:\n  soc-provision capture siem1 -i prod\n\nThe archive is a tar in gzip in age, encrypted to the project's recipients: `capture --verify FILE --extract DIR`,\nor `age -d -i KEY FILE | tar -xz`."
 )]
 pub struct CaptureArgs {
     /// The host, by its name in the inventory

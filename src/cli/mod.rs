@@ -38,54 +38,108 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Plan, apply and verify a playbook (or a saved plan)
+    #[command(
+        after_help = "Examples:\n  soc-provision apply prod.yml                 # plan, change, check health, recap\n  soc-provision apply prod.yml -l web --ask    # show the plan of some hosts and ask\n  soc-provision apply plan.json                # exactly what `plan --out plan.json` showed\n\nNothing is touched if the project has an error. A second apply reports changed=0."
+    )]
     Apply(ApplyArgs),
     /// Show what apply would do, with diffs (`-D`)
+    #[command(
+        after_help = "Examples:\n  soc-provision plan prod.yml -D               # with diffs of files\n  soc-provision plan prod.yml --exit-code      # 3 if anything would change\n  soc-provision plan prod.yml --out plan.json  # to be applied later, or refused if a host moved on"
+    )]
     Plan(PlanArgs),
     /// Look for drift: what differs from the repository, and what nobody declared; read-only
     Drift(drift::DriftArgs),
     /// Run the playbook's health checks, changing nothing
+    #[command(
+        after_help = "Examples:\n  soc-provision verify prod.yml                # every health check of every role\n  soc-provision verify prod.yml -l siem -v     # of some hosts, passed ones too"
+    )]
     Verify(verify::VerifyArgs),
     /// Compare what the roles require with what the hosts have, and name every reason to refuse; touches nothing
+    #[command(after_help = "Example:\n  soc-provision preflight prod.yml             # what the roles require against what the hosts have")]
     Preflight(RunArgs),
     /// Put a stack back to the release before, or to another that its hosts still have
+    #[command(after_help = "Example:\n  soc-provision rollback prod.yml --stack wazuh")]
     Rollback(rollback::RollbackArgs),
     /// Say what is the matter with stacks: exits, memory, health, names, networks, owners, ports
+    #[command(after_help = "Example:\n  soc-provision diagnose prod.yml --stack wazuh")]
     Diagnose(diagnose::DiagnoseArgs),
     /// Lock the images that stacks use by digest
+    #[command(
+        after_help = "Examples:\n  soc-provision images list prod.yml\n  soc-provision images lock prod.yml           # pin what the hosts run by digest"
+    )]
     Images(images::ImagesArgs),
     /// Check the whole project offline, all errors at once
+    #[command(
+        after_help = "Examples:\n  soc-provision check                          # every playbook under playbooks/\n  soc-provision check prod.yml --list-tasks -t docker\n\nNo host is connected to. Facts are placeholders."
+    )]
     Check(CheckArgs),
     /// Save the volumes of stacks on their hosts, verified by digest
+    #[command(
+        after_help = "Examples:\n  soc-provision backup prod.yml                     # every stack of the playbook\n  soc-provision backup prod.yml --stack wazuh --list"
+    )]
     Backup(backup::BackupArgs),
     /// Put volumes back from a backup; the old content stays until the stack is healthy
+    #[command(
+        after_help = "Example:\n  soc-provision restore prod.yml --stack wazuh      # the newest backup; --help says how to name another"
+    )]
     Restore(backup::RestoreArgs),
     /// Take evidence of a host and its containers into an encrypted archive; contain and release containers
     Capture(capture::CaptureArgs),
     /// Show the inventory: hosts, groups, variables
+    #[command(
+        after_help = "Examples:\n  soc-provision inventory prod.yml --graph     # the inventory of a playbook, as a tree\n  soc-provision inventory -i hosts.ini --host web1\n  soc-provision inventory -i cloud.py --list   # Ansible's JSON"
+    )]
     Inventory(InventoryArgs),
     /// Show facts of hosts
+    #[command(after_help = "Examples:\n  soc-provision facts web1\n  soc-provision facts all | jq '.[].ansible_memtotal_mb'")]
     Facts(FactsArgs),
     /// Run a command on hosts, ad hoc
+    #[command(
+        after_help = "Examples:\n  soc-provision exec web uptime\n  soc-provision exec 'all:!db' -- 'df -h / && docker ps'\n\nRuns as root if the login becomes root, under the hosts' locks."
+    )]
     Exec(ExecArgs),
     /// Start a new project that works
+    #[command(
+        after_help = "Examples:\n  soc-provision init my-project && cd my-project && soc-provision check\n\nWrites an inventory, a playbook and a role that work, and never over a file that is there."
+    )]
     Init(InitArgs),
     /// Keep secrets: encrypted in the project, opened only for the hosts that need them
+    #[command(
+        after_help = "Examples:\n  soc-provision secrets keygen && soc-provision secrets init   # once a project\n  soc-provision secrets set db_password --generate 32\n  soc-provision secrets list\n\nTemplates use them as {{secret \"db_password\"}}; see docs/secrets.md."
+    )]
     Secrets(secrets::SecretsArgs),
     /// Tear down what Docker runs, apply again, and say how long it took
+    #[command(after_help = "Example:\n  soc-provision rebuild lab.yml -l lab1        # tear down, apply again; refuses protected hosts")]
     Rebuild(rebuild::RebuildArgs),
     /// Where each host stands: last apply, health, backup, certificates, hold; read-only
+    #[command(after_help = "Example:\n  soc-provision status prod.yml                # where each host stands")]
     Status(RunArgs),
     /// Put hosts on hold, so that apply leaves them alone, or release them
+    #[command(
+        after_help = "Examples:\n  soc-provision hold siem1 -i prod --reason \"incident 42\"\n  soc-provision hold siem1 -i prod --release"
+    )]
     Hold(hold::HoldArgs),
     /// Drift every night: a systemd timer on the controller, news when the state changes, metrics
+    #[command(
+        after_help = "Examples:\n  soc-provision schedule prod.yml --at 02:30   # drift every night, by a systemd timer of this machine\n  soc-provision schedule prod.yml --print      # only show what would be installed"
+    )]
     Schedule(schedule::ScheduleArgs),
     /// Earlier runs: list, show, compare, merge, prune, a page, controls
+    #[command(
+        after_help = "Examples:\n  soc-provision report list\n  soc-provision report --help                  # show, compare, merge, html and others"
+    )]
     Report(report::ReportArgs),
     /// First login to a new host: pin its key, make a sudo user with your key
+    #[command(
+        after_help = "Examples:\n  soc-provision bootstrap root@203.0.113.7 --name web1\n  soc-provision bootstrap admin@host:2222 --private-key cloud.pem --fingerprint SHA256:... < password-file\n\nAsks for the password on a terminal, else reads it from stdin. Nothing is sent before the key is agreed to."
+    )]
     Bootstrap(BootstrapArgs),
     /// Print the reference: kinds, template functions, Ansible's words, variables
     Docs(docs::DocsArgs),
     /// Print shell completions, or the manual page with `man`
+    #[command(
+        after_help = "Examples:\n  soc-provision completions bash > /etc/bash_completion.d/soc-provision\n  soc-provision completions zsh > ~/.zfunc/_soc-provision\n  soc-provision completions fish > ~/.config/fish/completions/soc-provision.fish\n  soc-provision completions man | man -l -"
+    )]
     Completions(CompletionsArgs),
 }
 
@@ -93,7 +147,7 @@ pub enum Command {
 #[derive(Debug, Args, Clone, Default)]
 pub struct InventoryOptions {
     /// Inventory file, directory, executable, or `host1,host2,`; may be repeated
-    #[arg(short, long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     pub inventory: Vec<String>,
     /// Only these hosts: a pattern (`web:!web2`), or `@FILE`
     #[arg(short, long, value_name = "PATTERN")]
@@ -197,7 +251,7 @@ pub enum Format {
     Json,
     /// Events as they happen, one JSON object a line
     Jsonl,
-    /// A test report (drift)
+    /// A report for CI systems: a suite for each host, a case for each task and check
     Junit,
     /// For pages that show the results of scanners (drift)
     Sarif,
@@ -209,7 +263,7 @@ pub enum Format {
 #[derive(Debug, Args, Clone)]
 pub struct RunArgs {
     /// The playbook: a path, or a name under `playbooks/`
-    #[arg(value_name = "PLAYBOOK")]
+    #[arg(value_name = "PLAYBOOK", value_hint = clap::ValueHint::FilePath)]
     pub playbook: String,
     #[command(flatten)]
     pub inventory: InventoryOptions,

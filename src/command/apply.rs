@@ -60,6 +60,11 @@ fn ask(arguments: &ApplyArgs, loaded: &Loaded, protected: &[String]) -> Option<E
     if arguments.yes {
         return None;
     }
+    // Before anything is connected to.
+    if !std::io::stdin().is_terminal() {
+        complain("error: `--ask` needs a terminal to ask on\nhint: look at `plan --out plan.json`, then `apply plan.json`");
+        return Some(Exit::Usage);
+    }
     let options =
         JobOptions { mode: Mode::Plan, command: "plan", diff: arguments.diff, break_lock: false, retry_release: arguments.retry_release };
     let prepared = match prepare(loaded, &arguments.run, &options) {
@@ -70,17 +75,17 @@ fn ask(arguments: &ApplyArgs, loaded: &Loaded, protected: &[String]) -> Option<E
     if exit > Exit::Drift {
         return Some(exit);
     }
-    if !std::io::stdin().is_terminal() {
-        complain("error: `--ask` needs a terminal to ask on");
-        return Some(Exit::Usage);
-    }
     if !protected.is_empty() {
         complain(&format!("protected hosts: {}", protected.join(", ")));
     }
     let _ = write!(std::io::stderr(), "apply this plan? [y/N] ");
     let mut answer = String::new();
     let _ = std::io::stdin().lock().read_line(&mut answer);
-    if matches!(answer.trim(), "y" | "Y" | "yes") { None } else { Some(Exit::Usage) }
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return None;
+    }
+    complain("not applied: nothing was touched");
+    Some(Exit::Usage)
 }
 
 /// Plans again and compares with what was saved; applies only if nothing differs.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::cli::BootstrapArgs;
+use crate::command::enlist::{Enlisted, Entry, enlist};
 use crate::command::{complain, print};
 use crate::diagnostic::{Exit, Failure, FailureClass, printable};
 use crate::shell::Script;
@@ -39,7 +40,11 @@ fn failed(failure: &Failure) -> Stop {
 
 fn bootstrap(arguments: &BootstrapArgs) -> Result<(), Stop> {
     let (user, address, port) = split(&arguments.host)?;
-    let key = public_key(arguments.public_key.as_deref())?;
+    // Of a private key that was named, the public half beside it.
+    let beside =
+        || arguments.private_key.as_ref().map(|path| PathBuf::from(format!("{}.pub", path.display()))).filter(|path| path.is_file());
+    let public = arguments.public_key.clone().or_else(beside);
+    let key = public_key(public.as_deref())?;
     let known_hosts = arguments.inventory.with_file_name("known_hosts");
     if let Some(parent) = known_hosts.parent() {
         std::fs::create_dir_all(parent).map_err(|error| stop(format!("{}: {error}", parent.display())))?;
@@ -80,19 +85,25 @@ fn bootstrap(arguments: &BootstrapArgs) -> Result<(), Stop> {
         target.privilege = Privilege::Sudo { password: target.password.clone() };
     }
     runtime.block_on(make_user(&connector, &target, &arguments.create_user, &key)).map_err(|failure| failed(&failure))?;
+    let mut identity_files = target.identity_files.clone();
+    let own = private_key(public.as_deref());
+    identity_files.extend(own.clone());
     let check = Target {
         user: Some(arguments.create_user.clone()),
+        identity_files,
         password: None,
         privilege: Privilege::Sudo { password: None },
         ..target.clone()
     };
     runtime.block_on(connector.connect(&check)).map(drop).map_err(|failure| failed(&failure))?;
     let name = arguments.name.clone().unwrap_or_else(|| address.clone());
-    add_to_inventory(&arguments.inventory, &name, &address, port, &arguments.create_user)?;
+    let entry = Entry { name: &name, address: &address, port, user: &arguments.create_user, key: own.as_deref() };
+    add_to_inventory(&arguments.inventory, &entry)?;
     print(&format!(
-        "{name}: `{}` logs in with the key and becomes root; the host key is pinned in {}\n",
+        "{name}: `{}` logs in with the key and becomes root; the host key is pinned in {}\ntry it: soc-provision facts {name} -i {}\n",
         arguments.create_user,
-        known_hosts.display()
+        known_hosts.display(),
+        arguments.inventory.display()
     ));
     Ok(())
 }
@@ -111,6 +122,13 @@ fn split(host: &str) -> Result<(String, String, u16), Stop> {
         return Err(stop("the host's address is missing: write [user@]host[:port]"));
     }
     Ok((user.to_owned(), address.to_owned(), port))
+}
+
+/// The private half of a public key that was named, if it lies beside it.
+fn private_key(public: Option<&Path>) -> Option<PathBuf> {
+    let path = public.filter(|path| path.extension().is_some_and(|end| end == "pub"))?.with_extension("");
+    let path = std::path::absolute(path).ok()?;
+    path.is_file().then_some(path)
 }
 
 fn public_key(given: Option<&Path>) -> Result<String, Stop> {
@@ -197,16 +215,16 @@ visudo -cqf "$t" && mv -f "$t" "/etc/sudoers.d/soc-provision-$u"
         .because(printable(&String::from_utf8_lossy(&output.stderr))))
 }
 
-fn add_to_inventory(path: &Path, name: &str, address: &str, port: u16, user: &str) -> Result<(), Stop> {
-    let entry = format!(
-        "    {name}:\n      ansible_host: {address}\n      ansible_port: {port}\n      ansible_user: {user}\n      ansible_become: true\n"
-    );
+/// Adds the host to the inventory; what cannot be done there is told.
+fn add_to_inventory(path: &Path, entry: &Entry<'_>) -> Result<(), Stop> {
+    let failed = |error: std::io::Error| stop(format!("{}: {error}", path.display()));
     if !path.exists() {
-        return std::fs::write(path, format!("all:\n  hosts:\n{entry}")).map_err(|error| stop(format!("{}: {error}", path.display())));
+        return std::fs::write(path, format!("all:\n  hosts:\n{}", entry.lines(4))).map_err(failed);
     }
-    let text = std::fs::read_to_string(path).map_err(|error| stop(error.to_string()))?;
-    if !text.contains(address) {
-        complain(&format!("add the host to {}:\n{entry}", path.display()));
+    match enlist(&std::fs::read_to_string(path).map_err(failed)?, entry) {
+        Enlisted::Added(text) => std::fs::write(path, text).map_err(failed)?,
+        Enlisted::Present => complain(&format!("{} has the host already; it was left as it is", path.display())),
+        Enlisted::Unclear => complain(&format!("add the host to {}:\n{}", path.display(), entry.lines(4))),
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `check`: the whole project offline, all errors at once; and what of it would run where.
 
 use crate::cli::CheckArgs;
-use crate::command::run::{open, show, store};
+use crate::command::run::{What, open, show, store};
 use crate::command::{complain, outline, print};
 use crate::diagnostic::{Exit, Level};
 use crate::project::Project;
@@ -31,7 +31,7 @@ fn all_playbooks() -> Vec<String> {
 }
 
 fn check_one(playbook: &str, arguments: &CheckArgs) -> Exit {
-    let (project, found, _) = match open(None, playbook, &arguments.inventory) {
+    let (project, found, _) = match open(&What::Playbook(playbook), &arguments.inventory) {
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
@@ -44,6 +44,8 @@ fn check_one(playbook: &str, arguments: &CheckArgs) -> Exit {
         skip_tags: arguments.skip_tags.clone(),
         ..RunOptions::default()
     };
+    let wanted: Vec<String> = arguments.tags.iter().chain(&arguments.skip_tags).cloned().collect();
+    show(&crate::resolve::unknown_tags(&project, &wanted), Some(&project));
     let listing = arguments.list_hosts || arguments.list_tasks || arguments.list_tags;
     if listing && Project::only_warnings(&found) {
         show(&found, Some(&project));

@@ -34,10 +34,11 @@ pub(super) fn run(prepared: &Prepared, format: Format, decide: impl FnOnce(&Host
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     let exit = exit.max(decide(&hosts, exit));
     job.events.emit(None, EventKind::RunFinished { exit: exit.code(), seconds: job.events.elapsed() });
-    if format == Format::Json {
-        let captured = prepared.captured.lock().unwrap_or_else(PoisonError::into_inner);
-        print(&captured.document.render());
-        print("\n");
+    let document = || prepared.captured.lock().unwrap_or_else(PoisonError::into_inner);
+    match format {
+        Format::Json => print(&format!("{}\n", document().document.render())),
+        Format::Junit => print(&crate::report::junit::render(&document().document)),
+        Format::Text | Format::Jsonl | Format::Sarif | Format::Prometheus => {}
     }
     (hosts, exit)
 }

@@ -12,6 +12,7 @@ mod diagnose;
 mod docs;
 mod drift;
 mod drive;
+mod enlist;
 mod facts;
 mod foreign;
 mod hold;

@@ -39,24 +39,26 @@ pub(super) struct Loaded {
     pub(super) cwd: PathBuf,
 }
 
-/// Loads what can be loaded of a playbook's project, and says what is wrong with it. The project
-/// is where the playbook is, unless a root is given.
-pub(super) fn open(
-    root: Option<PathBuf>,
-    playbook: &str,
-    inventory: &InventoryOptions,
-) -> Result<(Project, Vec<Diagnostic>, PathBuf), Exit> {
+/// What is worked on.
+pub(super) enum What<'a> {
+    Playbook(&'a str),
+    /// A pattern, without a playbook.
+    Hosts(&'a str),
+}
+
+/// Loads what can be loaded of a project, and says what is wrong with it.
+pub(super) fn open(what: &What<'_>, inventory: &InventoryOptions) -> Result<(Project, Vec<Diagnostic>, PathBuf), Exit> {
     let cwd = std::env::current_dir().map_err(|error| {
         complain(&format!("error: no current directory: {error}"));
         Exit::Usage
     })?;
     let options = LoadOptions {
         cwd: cwd.clone(),
-        playbook: playbook.to_owned(),
+        playbook: if let What::Playbook(name) = what { (*name).to_owned() } else { String::new() },
+        pattern: if let What::Hosts(pattern) = what { Some((*pattern).to_owned()) } else { None },
         inventories: inventory.inventory.clone(),
         limit: inventory.limit.clone(),
         extra_vars: inventory.extra_vars.clone(),
-        root,
     };
     let (project, problems) = Project::open(&options).map_err(|diagnostic| {
         show(&[diagnostic], None);
@@ -68,12 +70,12 @@ pub(super) fn open(
 /// Loads the project of a playbook and shows its problems. An error that can be seen without a
 /// host is found before any is connected to.
 pub(super) fn load(playbook: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
-    load_in(None, playbook, inventory)
+    load_what(&What::Playbook(playbook), inventory)
 }
 
-/// The same, in a project that is not where the playbook is.
-pub(super) fn load_in(root: Option<PathBuf>, playbook: &str, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
-    let (mut project, mut problems, cwd) = open(root, playbook, inventory)?;
+/// The same for a playbook or a pattern of hosts.
+pub(super) fn load_what(what: &What<'_>, inventory: &InventoryOptions) -> Result<Loaded, Exit> {
+    let (mut project, mut problems, cwd) = open(what, inventory)?;
     problems.extend(crate::resolve::lint(&project).into_iter().filter(|problem| problem.level == Level::Error));
     problems = crate::resolve::sorted(problems);
     problems.dedup();
@@ -136,14 +138,22 @@ pub(super) struct Prepared {
     pub(super) captured: Arc<Mutex<Captured>>,
 }
 
-/// Makes the job of a run on a playbook.
-pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> Result<Prepared, Exit> {
-    let project = &loaded.project;
-    if options.command != "drift" && matches!(run.connect.format, Format::Junit | Format::Sarif | Format::Prometheus) {
-        complain("error: this format is for `drift`; choose `text`, `json` or `jsonl`");
+/// Before anything else: where messages go, and arguments that do not fit.
+fn begin(project: &Project, run: &RunArgs, options: &JobOptions) -> Result<(), Exit> {
+    crate::report::log::start(run.connect.verbose);
+    if options.command != "drift" && matches!(run.connect.format, Format::Sarif | Format::Prometheus) {
+        complain("error: this format is for `drift`; choose `text`, `json`, `jsonl` or `junit`");
         return Err(Exit::Usage);
     }
-    lint(project)?;
+    let wanted: Vec<String> = run.tags.iter().chain(&run.skip_tags).cloned().collect();
+    show(&crate::resolve::unknown_tags(project, &wanted), Some(project));
+    Ok(())
+}
+
+/// Makes the job of a run on a playbook.
+pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> Result<Prepared, Exit> {
+    begin(&loaded.project, run, options)?;
+    let project = &loaded.project;
     let shard = run.shard.clone().or_else(shard_from_environment);
     let hosts: Vec<String> = hosts_of(project, shard.as_deref())?;
     if hosts.is_empty() {
@@ -232,13 +242,6 @@ fn targets(
     problems.dedup();
     show(&problems, Some(project));
     Err(Exit::Usage)
-}
-
-/// What is wrong whatever the hosts say (a misspelt argument) stops a run before it connects.
-fn lint(project: &Project) -> Result<(), Exit> {
-    let errors: Vec<Diagnostic> = crate::resolve::lint::lint(project).into_iter().filter(|problem| problem.level == Level::Error).collect();
-    show(&errors, Some(project));
-    if errors.is_empty() { Ok(()) } else { Err(Exit::Usage) }
 }
 
 fn hosts_of(project: &Project, shard: Option<&str>) -> Result<Vec<String>, Exit> {
@@ -410,8 +413,9 @@ fn listeners(connect: &ConnectOptions, options: &JobOptions, captured: &Arc<Mute
         level: connect.verbose,
         diff: options.diff,
         colour,
-        bars: crate::report::colour_on_stderr() && connect.verbose < 2,
-        quiet: connect.format != Format::Text || options.command == "drift",
+        bars: crate::report::bars_on_stderr() && connect.verbose < 2,
+        // `facts` and `exec` print data, `drift` findings.
+        quiet: connect.format != Format::Text || matches!(options.mode, Mode::Gather | Mode::Exec) || options.command == "drift",
         planning: options.mode != Mode::Apply,
     };
     let mut out: Vec<Box<dyn Listener>> = vec![Box::new(Terminal::new(verbosity)), Box::new(captured.clone())];

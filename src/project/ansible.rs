@@ -221,6 +221,24 @@ pub fn lookup(place: Place, name: &str) -> Option<Support> {
     WORDS.iter().find(|word| word.name == name && word.places.contains(&place)).map(|word| word.support)
 }
 
+/// Advice about a variable of Ansible's that there is not.
+#[must_use]
+pub fn unknown_name(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "ansible_date_time" | "ansible_uptime_seconds" => "a plan must not depend on the time of day: pass it with `-e`",
+        "ansible_env" => "the login's environment is not read: put the value into a variable",
+        "ansible_failed_task" | "ansible_failed_result" | "ansible_run_tags" => NO_RESULTS,
+        "ansible_loop" => "`loop_control: {index_var: i}` counts the items",
+        "ansible_lsb" => "use `ansible_distribution` and `ansible_distribution_release`",
+        "ansible_local" => "local facts are not read: put values into `host_vars`",
+        "ansible_python" | "ansible_python_version" | "ansible_python_interpreter" | "ansible_selinux" => {
+            "hosts need no Python, and there is no SELinux on them"
+        }
+        _ if name.starts_with("ansible_") => "`soc-provision facts HOST` shows the facts that there are",
+        _ => return None,
+    })
+}
+
 /// All words that may be written at a place.
 pub fn accepted(place: Place) -> impl Iterator<Item = &'static str> {
     WORDS.iter().filter(move |word| word.places.contains(&place) && !matches!(word.support, Support::Refused(_))).map(|word| word.name)

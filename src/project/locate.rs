@@ -22,6 +22,7 @@ pub(super) fn playbook(cwd: &Path, typed: &str) -> Result<PathBuf, Diagnostic> {
     let known: Vec<String> = directories
         .iter()
         .flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten().flatten())
+        .filter(|entry| entry.path().is_file())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| Path::new(name).extension().is_some_and(|end| end == "yml" || end == "yaml"))
         .collect();
@@ -35,11 +36,16 @@ pub(super) fn playbook(cwd: &Path, typed: &str) -> Result<PathBuf, Diagnostic> {
     Err(Diagnostic::error(format!("there is no playbook `{typed}`, here or under `playbooks/`")).hint(hint))
 }
 
+/// The project that a directory is in, without a playbook to go by; else the directory itself.
+pub(super) fn project(cwd: &Path) -> PathBuf {
+    let is_project = |path: &&Path| path.join("soc-provision.yml").is_file() || path.join("playbooks").is_dir();
+    normal(cwd.ancestors().take(5).find(is_project).unwrap_or(cwd))
+}
+
 /// The project that a playbook belongs to: the nearest directory above it that has a
-/// `soc-provision.yml`, else the one that holds `playbooks/`, else the playbook's own. One among the
-/// temporary files, as of ad hoc commands, belongs to where it is run.
+/// `soc-provision.yml`, else the one that holds `playbooks/`, else the playbook's own.
 pub(super) fn root(playbook: &Path, cwd: &Path) -> PathBuf {
-    let directory = playbook.parent().filter(|directory| *directory != normal(&std::env::temp_dir())).unwrap_or(cwd);
+    let directory = playbook.parent().unwrap_or(cwd);
     if let Some(root) = directory.ancestors().take(5).find(|path| path.join("soc-provision.yml").is_file()) {
         return normal(root);
     }
@@ -49,13 +55,6 @@ pub(super) fn root(playbook: &Path, cwd: &Path) -> PathBuf {
     normal(directory)
 }
 
-/// The project around a directory, without a playbook to go by.
-#[must_use]
-pub fn around(directory: &Path) -> Option<PathBuf> {
-    let is_project = |path: &&Path| path.join("soc-provision.yml").is_file() || path.join("playbooks").is_dir();
-    directory.ancestors().take(5).find(is_project).map(normal)
-}
-
 /// Where inventories are searched.
 pub(super) struct Search<'a> {
     pub(super) root: &'a Path,
@@ -63,6 +62,8 @@ pub(super) struct Search<'a> {
     pub(super) playbook: &'a Path,
     /// Whether it is an error that there is none.
     pub(super) needed: bool,
+    /// Whether there is no playbook whose name would tell: then a lone one is meant.
+    pub(super) adhoc: bool,
 }
 
 impl Search<'_> {
@@ -79,13 +80,35 @@ impl Search<'_> {
         if !settings.inventory.is_empty() {
             return self.existing(self.root, &settings.inventory, problems);
         }
-        if self.needed {
+        let lone = self.all();
+        if let ([only], true) = (lone.as_slice(), self.adhoc) {
+            return vec![only.to_string_lossy().into_owned()];
+        }
+        if self.needed && self.adhoc {
+            let names: Vec<String> = lone.iter().map(|path| path.strip_prefix(self.root).unwrap_or(path).display().to_string()).collect();
+            problems.push(Diagnostic::error("which inventory is meant?").hint(match names.is_empty() {
+                true => "name one with `-i`, or set `inventory` in soc-provision.yml".to_owned(),
+                false => format!("name one with `-i`: {}", names.join(", ")),
+            }));
+        } else if self.needed {
             problems.push(
                 Diagnostic::error(format!("there is no inventory `{}`", own[0].strip_prefix(self.root).unwrap_or(&own[0]).display()))
                     .hint("add it, name one with `-i`, or set `inventory` in soc-provision.yml"),
             );
         }
         Vec::new()
+    }
+
+    /// All inventories under `inventory/`.
+    fn all(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.root.join("inventory")).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut found: Vec<PathBuf> = entries
+            .filter(|path| {
+                path.extension().is_some_and(|end| end == "yml" || end == "yaml" || end == "ini") || path.join("hosts.yml").is_file()
+            })
+            .collect();
+        found.sort();
+        found
     }
 
     fn existing(&self, base: &Path, names: &[String], problems: &mut Problems) -> Vec<String> {

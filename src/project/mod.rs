@@ -12,7 +12,7 @@ pub mod inventory;
 mod inventory_ini;
 mod inventory_script;
 pub mod leaks;
-pub mod locate;
+mod locate;
 pub mod lower;
 pub mod playbook;
 pub mod role;
@@ -46,14 +46,14 @@ pub struct LoadOptions {
     pub cwd: PathBuf,
     /// The playbook as typed: looked up as given, then under `playbooks/`; `.yml` may be left out.
     pub playbook: String,
+    /// Instead of a playbook: a pattern of hosts, for what is done without one.
+    pub pattern: Option<String>,
     /// `-i`, in order; empty for the one of the playbook's name, or the settings'.
     pub inventories: Vec<String>,
     /// `-l`.
     pub limit: Option<String>,
     /// `-e`, in order.
     pub extra_vars: Vec<String>,
-    /// The project's directory, if the playbook does not lie in it (one made for an ad hoc run).
-    pub root: Option<PathBuf>,
 }
 
 /// A role, or why it cannot be used.
@@ -104,16 +104,28 @@ impl Project {
     /// # Errors
     /// If there is no such playbook.
     pub fn open(options: &LoadOptions) -> Result<(Self, Vec<Diagnostic>), Diagnostic> {
-        let playbook = locate::playbook(&options.cwd, &options.playbook)?;
-        let root = options.root.clone().unwrap_or_else(|| locate::root(&playbook, &options.cwd));
+        let playbook = match options.pattern {
+            None => locate::playbook(&options.cwd, &options.playbook)?,
+            Some(_) => locate::project(&options.cwd).join("playbooks").join("(ad hoc)"),
+        };
+        let root = locate::root(&playbook, &options.cwd);
         let files = Files::new(root.clone());
         let mut problems = Problems::default();
         let mut settings = settings::load(&files, &mut problems);
         let mut images = std::mem::take(&mut settings.images);
         images::lock(&files, &mut images, &mut problems);
         let extra = Arc::new(variables::extra(&files, &absolute(&options.cwd, &options.extra_vars), &mut problems));
-        let plays = playbook::load(&files, &playbook, &extra, &mut problems);
-        let search = locate::Search { root: &root, cwd: &options.cwd, playbook: &playbook, needed: !is_local(&plays) };
+        let plays = match &options.pattern {
+            None => playbook::load(&files, &playbook, &extra, &mut problems),
+            Some(pattern) => playbook::of_pattern(pattern, &extra, &mut problems),
+        };
+        let search = locate::Search {
+            root: &root,
+            cwd: &options.cwd,
+            playbook: &playbook,
+            needed: !is_local(&plays),
+            adhoc: options.pattern.is_some(),
+        };
         let inventories = search.inventories(&options.inventories, &settings, &mut problems);
         let mut inventory = Inventory::load(&files, &inventories, &mut problems);
         for name in LOCAL.iter().filter(|name| plays.iter().any(|play| names_host(&play.pattern, name))) {

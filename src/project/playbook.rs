@@ -9,7 +9,7 @@ use super::inventory::VarMap;
 use super::lower::Problems;
 use super::source::{Map, Node, Val};
 use super::task::{self, Common, Item, RoleUse};
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::{Diagnostic, Location, nearest};
 
 /// One play.
 #[derive(Debug)]
@@ -104,6 +104,13 @@ pub(super) fn load(files: &Files, path: &Path, extra: &VarMap, problems: &mut Pr
     let mut reader = Reader { files, extra, open: Vec::new(), plays: Vec::new(), problems };
     reader.read(path, &Imported::default());
     reader.plays
+}
+
+/// A play without tasks over a pattern.
+pub(super) fn of_pattern(pattern: &str, extra: &VarMap, problems: &mut Problems) -> Vec<Play> {
+    let at = Location { file: Arc::new(PathBuf::from("command line")), line: 1, column: 1, length: 1 };
+    let node = Node::from_json(&serde_json::json!({ "hosts": pattern }), &at);
+    node.as_map().and_then(|map| play(map, &node, &Imported::default(), extra, problems)).into_iter().collect()
 }
 
 /// What `import_playbook` hands to every play that it brings.

@@ -301,13 +301,17 @@ fn convert(error: &serde_yaml::Error, text: &str, file: &Arc<PathBuf>) -> Diagno
 }
 
 /// A syntax error, with the usual reason where the line shows it.
-fn syntax(message: &str, at: Location, text: &str) -> Diagnostic {
+fn syntax(message: &str, mut at: Location, text: &str) -> Diagnostic {
     let message = message.lines().next().unwrap_or_default().trim();
     let message = message.rsplit_once(" at line ").map_or(message, |(head, _)| head);
     let message = message.split(": at line").next().unwrap_or(message).trim_end_matches(['.', ':']);
     let index = at.line as usize;
     let lines: Vec<&str> = text.lines().skip(index.saturating_sub(2)).take(2).collect();
-    let hint = if lines.iter().any(|line| line.contains('\t') && line.trim_start_matches(' ').starts_with('\t')) {
+    let hint = if message.contains("non-finite") {
+        "put it in quotes: it is no number that JSON has"
+    } else if let Some(found) = lines.iter().position(|line| line.trim_start_matches(' ').starts_with('\t')) {
+        // The reader may stop at the end of the line before.
+        (at.line, at.column) = (to_u32(index.saturating_sub(1).max(1) + found), 1);
         "YAML indents with spaces, not tabs"
     } else if lines.iter().any(|line| line.contains(": {{") || line.trim_start().starts_with("- {{")) {
         "a value that starts with `{{` must be quoted: `\"{{name}}\"`"

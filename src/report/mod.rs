@@ -6,6 +6,8 @@ pub mod drift;
 pub mod findings;
 pub mod html;
 pub mod json;
+pub mod junit;
+pub mod log;
 pub mod recap;
 pub mod terminal;
 
@@ -22,6 +24,12 @@ pub fn colour_on_stdout() -> bool {
 #[must_use]
 pub fn colour_on_stderr() -> bool {
     std::io::stderr().is_terminal() && wants_colour()
+}
+
+/// Whether to show bars: on a terminal that can move its cursor, in whatever colour.
+#[must_use]
+pub fn bars_on_stderr() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 fn wants_colour() -> bool {

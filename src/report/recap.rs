@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Event, EventKind, HostReport, Recap};
+use crate::event::{Event, EventKind, HostReport, Outcome, Recap};
 use crate::report::{Paint, paint};
 
 /// Collects what the recap needs.
@@ -12,16 +12,47 @@ pub struct Summary {
     hosts: BTreeMap<String, HostReport>,
     /// Health checks: host, title, milliseconds, whether it passed.
     checks: Vec<(String, String, u64, bool)>,
+    command: String,
+    /// Milliseconds, host and title of tasks that took their time.
+    slow: Vec<(u64, String, String)>,
+    pending: Pending,
 }
+
+/// What a plan found to do.
+#[derive(Default)]
+struct Pending {
+    change: usize,
+    later: usize,
+    unknown: usize,
+}
+
+/// Tasks that took less are not listed among the slowest.
+const SLOW_MS: u64 = 1000;
+/// How many of them are listed.
+const SLOWEST: usize = 5;
 
 impl Summary {
     /// Takes one event.
     pub fn event(&mut self, event: &Event) {
-        if let (Some(host), EventKind::Check(check)) = (&event.host, &event.kind) {
-            self.checks.push((host.clone(), check.title.clone(), check.milliseconds, check.passed));
-        }
-        if let (Some(host), EventKind::HostFinished(report)) = (&event.host, &event.kind) {
-            self.hosts.insert(host.clone(), report.clone());
+        match (&event.host, &event.kind) {
+            (_, EventKind::RunStarted(info)) => self.command.clone_from(&info.command),
+            (Some(host), EventKind::Check(check)) => {
+                self.checks.push((host.clone(), check.title.clone(), check.milliseconds, check.passed));
+            }
+            (Some(host), EventKind::HostFinished(report)) => drop(self.hosts.insert(host.clone(), report.clone())),
+            (Some(host), EventKind::Task(task)) => {
+                if task.milliseconds >= SLOW_MS {
+                    self.slow.push((task.milliseconds, host.clone(), task.title.clone()));
+                }
+                match task.outcome {
+                    _ if task.handler => {}
+                    Outcome::WouldChange => self.pending.change += 1,
+                    Outcome::KnownAfter { .. } => self.pending.later += 1,
+                    Outcome::Unknown { .. } => self.pending.unknown += 1,
+                    _ => {}
+                }
+            }
+            _ => {}
         }
     }
 
@@ -41,6 +72,9 @@ impl Summary {
         if changes {
             out.push_str(&self.checks());
             out.push_str(&self.timings());
+        }
+        if self.command == "plan" && self.hosts.values().all(|report| report.failure.is_none()) {
+            out.push_str(&self.planned());
         }
         out
     }
@@ -63,6 +97,32 @@ impl Summary {
         format!("\nhealth: {passed} of {} checks passed; slowest checks: {}\n", self.checks.len(), shown.join(", "))
     }
 
+    /// The plan in one line.
+    fn planned(&self) -> String {
+        let Pending { change, later, unknown } = self.pending;
+        let hosts = self.hosts.values().filter(|report| report.pending > 0).count();
+        let mut parts = Vec::new();
+        for (count, what) in [(change, "to change"), (later, "known only later"), (unknown, "unknown")] {
+            if count > 0 {
+                parts.push(format!("{count} task{} {what}", if count == 1 { "" } else { "s" }));
+            }
+        }
+        match parts.is_empty() {
+            true => "\nplan: nothing to change\n".to_owned(),
+            false => format!("\nplan: {}; on {hosts} of {} hosts\n", parts.join(", "), self.hosts.len()),
+        }
+    }
+
+    fn slowest(&self) -> String {
+        let mut slow = self.slow.clone();
+        slow.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let one = |(milliseconds, host, title): &(u64, String, String)| {
+            format!("{title} {:.1} s on {host}", std::time::Duration::from_millis(*milliseconds).as_secs_f64())
+        };
+        let list: Vec<String> = slow.iter().take(SLOWEST).map(one).collect();
+        if list.is_empty() { String::new() } else { format!("slowest tasks: {}\n", list.join(", ")) }
+    }
+
     fn timings(&self) -> String {
         let mut roles: BTreeMap<&str, f64> = BTreeMap::new();
         for report in self.hosts.values() {
@@ -78,6 +138,7 @@ impl Summary {
             let list: Vec<String> = slow.iter().map(|(role, seconds)| format!("{role} {seconds:.1} s")).collect();
             out.push_str(&format!("\nroles, slowest host: {}\n", list.join(", ")));
         }
+        out.push_str(&self.slowest());
         let trips: Vec<String> =
             self.hosts.iter().map(|(host, report)| format!("{host} {} in {:.1} s", report.round_trips, report.seconds)).collect();
         let shown = trips.iter().take(8).cloned().collect::<Vec<_>>().join(", ");

@@ -77,7 +77,11 @@ impl Terminal {
         let bars = &self.bars;
         self.hosts.entry(host.to_owned()).or_insert_with(|| {
             let bar = bars.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:.bold} {wide_msg} {elapsed}") {
+            if let Ok(style) = ProgressStyle::with_template(if self.verbosity.colour {
+                "{spinner} {prefix:.bold} {wide_msg} {elapsed}"
+            } else {
+                "{spinner} {prefix} {wide_msg} {elapsed}"
+            }) {
                 bar.set_style(style);
             }
             bar.set_prefix(host.to_owned());
@@ -86,14 +90,18 @@ impl Terminal {
         })
     }
 
-    fn doing(&mut self, host: &str, what: &str) {
+    fn doing(&mut self, host: &str, what: &str, at_ms: u64) {
         if self.verbosity.bars {
             // More bars than lines would scroll the screen away.
             if self.hosts.len() < 30 || self.hosts.contains_key(host) {
                 self.bar(host).set_message(line(what));
             }
         } else if self.verbosity.level >= 2 {
-            self.note(&format!("{}: {}", line(host), line(what)));
+            let when = match self.verbosity.level {
+                2 => String::new(),
+                _ => format!("[{:8.3}] ", Duration::from_millis(at_ms).as_secs_f64()),
+            };
+            self.note(&format!("{when}{}: {}", line(host), line(what)));
         }
     }
 
@@ -279,7 +287,7 @@ impl Listener for Terminal {
             (_, EventKind::Warning { text }) => {
                 self.note(&paint(self.verbosity.colour, Paint::Yellow, &format!("warning: {}", printable(text))))
             }
-            (Some(host), EventKind::Doing { what }) => self.doing(host, what),
+            (Some(host), EventKind::Doing { what }) => self.doing(host, what, event.at_ms),
             (Some(host), EventKind::Upload { name, done, total }) => self.upload(host, name, *done, *total),
             (Some(host), EventKind::Task(task)) => self.task(host, task),
             (Some(host), EventKind::Check(check)) => self.check(host, check),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::variables::Scope;
-use super::{helpers, jinja};
+use super::{helpers, jinja, jinja_only};
 use crate::diagnostic::Diagnostic;
 use crate::project::source::{Node, Val};
 
@@ -68,6 +68,10 @@ pub(super) fn jinja(text: &str) -> Option<String> {
     let inner = text.strip_prefix("{{").and_then(|text| text.strip_suffix("}}")).map_or(text, str::trim);
     if let Some(translated) = jinja::translate(inner).filter(|translated| translated != inner) {
         return Some(format!("write `{translated}`"));
+    }
+    let wrong = || super::template::compile(&format!("{{{{{inner}}}}}")).is_err();
+    if let Some(hint) = jinja_only::without_counterpart(inner).filter(|_| wrong()) {
+        return Some(hint.to_owned());
     }
     let outside: String = text.split('"').step_by(2).collect::<Vec<_>>().join(" ");
     let outside: String = outside.split('\'').step_by(2).collect::<Vec<_>>().join(" ");

@@ -76,15 +76,17 @@ impl HelperDef for Show {
         if parameter.is_value_missing() {
             return Err(missing(parameter));
         }
-        let name = parameter.relative_path().map_or("this value", String::as_str);
+        let path = parameter.relative_path().map(String::as_str);
+        let name = path.unwrap_or("this value");
+        let argument = path.unwrap_or("(...)");
         match parameter.value() {
             Value::String(text) if text.contains(OMIT) => {
                 Err(fail(format!("`omit` must be the whole value{HINT}write `\"{{{{default name omit}}}}\"` and nothing else")))
             }
             Value::String(text) => Ok(ScopedJson::Derived(Value::String(text.clone()))),
-            Value::Null => Err(fail(format!("`{name}` is null{HINT}write `{{{{default {name} \"\"}}}}`"))),
+            Value::Null => Err(fail(format!("`{name}` is null{HINT}write `{{{{default {argument} \"\"}}}}`"))),
             value @ (Value::Array(_) | Value::Object(_)) => Err(fail(format!(
-                "`{name}` is {}, not text{HINT}write `{{{{to_json {name}}}}}` or `{{{{join {name} \", \"}}}}`",
+                "`{name}` is {}, not text{HINT}write `{{{{to_json {argument}}}}}` or `{{{{join {argument} \", \"}}}}`",
                 helpers::sort(value)
             ))),
             scalar => Ok(ScopedJson::Derived(Value::String(scalar.to_string()))),

@@ -58,7 +58,9 @@ pub fn inventory_json(project: &Project) -> Value {
             .iter_groups()
             .flat_map(|(name, group)| if name == "all" { Vec::new() } else { group.children.iter().map(String::as_str).collect() })
             .collect();
-        project.inventory.iter_groups().map(|(name, _)| name).filter(|name| *name != "all" && !inner.contains(name)).collect()
+        let top = project.inventory.iter_groups().map(|(name, _)| name);
+        let top = top.filter(|name| !matches!(*name, "all" | "ungrouped") && !inner.contains(name));
+        std::iter::once("ungrouped").chain(top).collect()
     };
     out.insert("all".to_owned(), json!({ "children": children }));
     for (name, group) in project.inventory.iter_groups().filter(|(name, _)| *name != "all") {

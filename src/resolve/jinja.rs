@@ -68,8 +68,9 @@ fn replacement(word: &str, rest: &str) -> String {
     }
 }
 
+/// A word of an expression.
 #[derive(Clone, Debug, PartialEq)]
-enum Token {
+pub(super) enum Token {
     Name(String),
     Text(String),
     Number(String),
@@ -79,7 +80,8 @@ enum Token {
 const MARKS: &[&str] =
     &["==", "!=", ">=", "<=", "//", "**", "|", ".", "[", "]", "(", ")", ",", "~", "+", "-", "*", "/", "%", ">", "<", "=", ":", "{", "}"];
 
-fn tokens(text: &str) -> Option<Vec<Token>> {
+/// The words of an expression; `None` if it is none.
+pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
     let mut out = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {

@@ -14,6 +14,7 @@ pub mod helpers;
 mod host;
 mod inventory;
 mod jinja;
+mod jinja_only;
 pub mod lint;
 mod order;
 mod place;
@@ -34,6 +35,7 @@ pub use connection::{ConnectionVars, Password, connection};
 pub use inventory::{host_json, inventory_json, plain_variable};
 pub use lint::{check, lint, sorted};
 pub use resolver::{Resolver, RunOptions, resolve};
+pub use tags::unknown as unknown_tags;
 
 use crate::diagnostic::Location;
 use crate::resource::requirement::Requirement;

@@ -12,7 +12,7 @@ use handlebars::{Context, Handlebars, RenderContext, RenderError, RenderErrorRea
 use serde_json::{Map, Value};
 
 use super::scan::{self, Fault, Mentions};
-use super::{engine, jinja};
+use super::{engine, jinja, jinja_only};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::project::source::is_reserved;
 
@@ -194,6 +194,9 @@ fn translated(source: &str, trouble: Trouble) -> Trouble {
         if let Some(text) = jinja::translate(inner).filter(|text| text != inner && wrong()) {
             let hint = format!("this is Jinja: write `{{{{{text}}}}}`");
             return Trouble::new("this is not a Handlebars template", Some(hint), place_of(source, open));
+        }
+        if let Some(hint) = jinja_only::without_counterpart(inner).filter(|_| wrong()) {
+            return Trouble::new("this is not a Handlebars template", Some(hint.to_owned()), place_of(source, open));
         }
         from = open + length;
     }
@@ -452,7 +455,10 @@ fn undefined(raw: &str, place: (usize, usize), names: &dyn Names, broken: &BTree
         hint = match nearest(&first, known.iter().map(String::as_str)) {
             Some(near) if near == first => Some(format!("within `{{{{#each}}}}` and `{{{{#with}}}}` write `@root.{first}`")),
             Some(near) => Some(format!("did you mean `{near}`?")),
-            None => Some(format!("define it, pass it with `-e`, or write `default {first} \"...\"`")),
+            None => Some(match crate::project::ansible::unknown_name(&first) {
+                Some(hint) => hint.to_owned(),
+                None => format!("define it, pass it with `-e`, or write `default {first} \"...\"`"),
+            }),
         };
     }
     if hint.is_none() && root.is_some() {

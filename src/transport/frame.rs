@@ -275,6 +275,30 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+        /// Whatever a host prints, and however it arrives: the same frames with the same output.
+        #[test]
+        fn any_stream_is_read_the_same_in_any_chunks(
+            pieces in proptest::collection::vec(
+                proptest::prop_oneof![
+                    proptest::strategy::Just(b"\nabc 0 0\n".to_vec()),
+                    proptest::strategy::Just(b"\nabc 1 12\n".to_vec()),
+                    proptest::strategy::Just(b"\nabc ".to_vec()),
+                    proptest::strategy::Just(b"\n".to_vec()),
+                    proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20),
+                ],
+                0..20,
+            ),
+            chunk in 1_usize..50,
+        ) {
+            let stream = pieces.concat();
+            let whole = outputs(&mut Scanner::new("abc", None), &stream, stream.len().max(1));
+            proptest::prop_assert_eq!(outputs(&mut Scanner::new("abc", None), &stream, chunk), whole);
+        }
+    }
+
     #[test]
     fn a_trailer_of_another_session_is_output() {
         let nonce = nonce();

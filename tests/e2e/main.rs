@@ -30,4 +30,5 @@ mod rolling;
 mod soc;
 mod soc_prod;
 mod stacks;
+mod start;
 mod tls;
