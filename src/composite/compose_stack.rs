@@ -61,7 +61,8 @@ pub struct ComposeStack {
     #[serde(default)]
     pub pull: PullPolicy,
     /// `strict`, `baseline` or `off`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::resource::compose::harden::level")]
+    #[schemars(with = "Level")]
     pub hardening: Level,
     /// What services may do although the level forbids it.
     #[serde(default)]

@@ -69,7 +69,7 @@ impl HostRun {
     }
 
     fn first_frame(&self, break_lock: bool) -> Frame {
-        let take = if self.job.mode.takes_lock() { lock::take(&self.job.holder, break_lock) } else { Script::new() };
+        let take = if self.job.mode.takes_lock() { lock::take(&self.job.holder, &self.name, break_lock) } else { Script::new() };
         let script = take
             .then("\n( echo '##look'\n", &[])
             .append(lock::look())

@@ -51,10 +51,11 @@ pub enum Taken {
 
 /// Takes the lock in the privileged shell itself; prints `taken`, `held`, `orphan`, `busy UNIT` or
 /// `nostate`. An orphan is a login's first process that nobody holds any more: its parent is 1.
-/// The same run may take its own lock over after a reconnect. What the holder's shell still runs
+/// The same run may take its own lock over after a reconnect, under the same `name` of the host: under
+/// another it is the same machine twice, and one would end the other's shell (`twin NAME`). What the holder's shell still runs
 /// ends with it: two steps must never work on one host at once.
 #[must_use]
-pub fn take(holder: &Holder, break_lock: bool) -> Script {
+pub fn take(holder: &Holder, name: &str, break_lock: bool) -> Script {
     Script::sh(
         r#"d=/var/lib/soc-provision
 b=/run/soc-provision/broken/{}
@@ -66,8 +67,9 @@ else
   t=held
   if flock -n 9; then t=taken
   else
-    while read -r k v; do case $k in run) hrun=$v;; pid) hpid=$v;; esac; done <$d/lock.holder
-    if [ "$hrun" = {} ] || [ {} = yes ]; then g=$(read -r s <"/proc/$hpid/stat" && { s=${s##*) }; set -- $s; echo "$3"; }) 2>/dev/null
+    while read -r k v; do case $k in run) hrun=$v;; pid) hpid=$v;; as) has=$v;; esac; done <$d/lock.holder
+    if [ "$hrun" = {} ] && [ "$has" != {} ]; then t="twin $has"
+    elif [ "$hrun" = {} ] || [ {} = yes ]; then g=$(read -r s <"/proc/$hpid/stat" && { s=${s##*) }; set -- $s; echo "$3"; }) 2>/dev/null
       if [ "$hrun" != {} ]; then
         case $hrun in ''|*[!A-Za-z0-9-]*) ;; *) (umask 077; mkdir -p /run/soc-provision/broken; echo {} >/run/soc-provision/broken/$hrun);; esac
       fi
@@ -92,7 +94,7 @@ else
     done
   fi
   case $t in
-    taken) r=$(printf 'run %s\nwho %s\nfrom %s\nsince %s\npid %s\n' {} {} {} {} $$)
+    taken) r=$(printf 'run %s\nas %s\nwho %s\nfrom %s\nsince %s\npid %s\n' {} {} {} {} {} $$)
            put() { (umask 077; printf '%s\n' "$r" | cat >$d/lock.holder) 2>&1; }
            e=$(put) || { rm -f $d/reserve; e=$(put); } || t="nostate $e"
            [ -e $d/reserve ] || (umask 077; head -c 262144 /dev/zero >$d/reserve) 2>/dev/null ;;
@@ -104,11 +106,14 @@ fi
         &[
             &holder.run,
             &holder.run,
+            name,
+            &holder.run,
             if break_lock { "yes" } else { "no" },
             &holder.run,
             &format!("run {} of {} from {}", holder.run, holder.who, holder.from),
             &holder.run,
             &holder.run,
+            name,
             &holder.who,
             &holder.from,
             &holder.since.to_string(),
@@ -190,6 +195,13 @@ pub fn taken(output: &str, state: &HostState) -> Result<Taken, Failure> {
         return Err(Failure::new(class, format!("cannot write {STATE_DIR}; nothing was touched"))
             .because(printable(reason.trim()))
             .hint("make room there, or make it writable, and run again"));
+    }
+    if let Some(twin) = line.strip_prefix("twin ") {
+        return Err(Failure::new(
+            FailureClass::LockHeld,
+            format!("this machine is in the run already, as `{}`; nothing was touched under this name", printable(twin.trim())),
+        )
+        .hint("two names of the inventory lead to one machine: leave one out with `--limit`"));
     }
     match line {
         "taken" => Ok(Taken::Ours),

@@ -22,6 +22,19 @@ pub enum Level {
     Off,
 }
 
+/// A level as written; `off` without quotes is YAML's word for false.
+///
+/// # Errors
+/// It is no level.
+pub fn level<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Level, D::Error> {
+    use serde::Deserialize as _;
+    use serde::de::Error as _;
+    match Value::deserialize(deserializer)? {
+        Value::Bool(false) => Ok(Level::Off),
+        other => Level::deserialize(other).map_err(D::Error::custom),
+    }
+}
+
 /// What a service may do although the level forbids it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
