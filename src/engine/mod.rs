@@ -232,7 +232,7 @@ pub async fn run(job: Arc<Job>) -> (Hosts, Exit) {
         .iter()
         .map(|(name, target)| (name.clone(), Arc::new(Mutex::new(HostRun::new(job.clone(), name.clone(), target.clone())))))
         .collect();
-    let stopper = tokio::spawn(stop_on_cancel(job.clone()));
+    let mut stopper = tokio::spawn(stop_on_cancel(job.clone()));
     let forks = job.forks.clone();
     let preparing: Vec<_> = hosts.values().map(|host| tokio::spawn(prepare(host.clone(), forks.clone()))).collect();
     if job.mode == Mode::Apply {
@@ -240,6 +240,10 @@ pub async fn run(job: Arc<Job>) -> (Hosts, Exit) {
     }
     for task in preparing {
         let _ = task.await;
+    }
+    if job.abandons_guards() {
+        // What runs on the hosts is being killed, over connections that must not be closed yet.
+        let _ = tokio::time::timeout(KILLING, &mut stopper).await;
     }
     if matches!(job.mode, Mode::Apply | Mode::Verify) {
         for_each(hosts.values(), &forks, |mut host| async move {
@@ -252,12 +256,7 @@ pub async fn run(job: Arc<Job>) -> (Hosts, Exit) {
         })
         .await;
     }
-    if job.abandons_guards() {
-        // What runs on the hosts is being killed.
-        let _ = tokio::time::timeout(KILLING, stopper).await;
-    } else {
-        stopper.abort();
-    }
+    stopper.abort();
     finish(&job, hosts).await
 }
 
