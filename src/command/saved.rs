@@ -9,7 +9,7 @@ use crate::cli::RunArgs;
 use crate::command::complain;
 use crate::command::run::Loaded;
 use crate::diagnostic::Exit;
-use crate::engine::{Hosts, Job, plan};
+use crate::engine::{Hosts, Job};
 
 /// How a saved plan is known.
 const FORMAT: &str = "soc-provision plan 2";
@@ -122,7 +122,7 @@ impl SavedPlan {
             project: loaded.project.digest(),
             made_by: format!("{}@{}", job.info.who, job.info.from),
             made_at: job.info.started,
-            hosts: hosts.iter().map(|(name, host)| (name.clone(), plan::digest(&host.program, &host.plans, &job.digests))).collect(),
+            hosts: hosts.iter().map(|(name, host)| (name.clone(), host.planned())).collect(),
             seal: String::new(),
         };
         plan.seal = plan.sealed();

@@ -306,10 +306,18 @@ impl HostRun {
         resources.flat_map(|resource| resource.claims().into_iter().map(|claim| (resource.id(), claim))).collect()
     }
 
+    /// What would change, place by place, with a digest of what is there and what would be (for saved
+    /// plans).
+    #[must_use]
+    pub fn planned(&self) -> Vec<(String, String)> {
+        let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &self.observations, fix: self.job.fix };
+        plan::digest(&planner, &self.program, &self.plans)
+    }
+
     /// Whether the plan is exactly the saved one, if one is applied.
     pub(super) fn as_saved(&self) -> Result<(), Failure> {
         let Some(only) = &self.job.only else { return Ok(()) };
-        let now = plan::digest(&self.program, &self.plans, &self.job.digests);
+        let now = self.planned();
         let saved = only.get(&self.name).cloned().unwrap_or_default();
         if now == saved {
             return Ok(());

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::engine::program::{Program, TaskIndex};
 use crate::event::{ChangeReport, Outcome, ResourceReport, TaskReport};
 use crate::facts::Facts;
-use crate::resource::observe::{Observations, Pending};
+use crate::resource::observe::{Answer, Observations, Pending};
 use crate::resource::plan::{Change, Plan, Shown, Undecided};
 use crate::resource::{Question, Resource, ResourceId, View};
 use crate::secret::KeyedDigests;
@@ -51,6 +51,15 @@ impl Planner<'_> {
             Err(Undecided::Unknown(reason) | Undecided::Refused(reason)) if self.fix => left_alone(&reason),
             Err(Undecided::Unknown(reason)) => Decision::Unknown(reason),
             Err(Undecided::Refused(reason)) => Decision::Refused(reason),
+        }
+    }
+
+    /// What a file held when it was looked at: a plan that replaces it was made on that.
+    fn content(&self, question: &Question) -> Option<String> {
+        match (question, self.observations.get(question)) {
+            (Question::Digest(path) | Question::SecretFile(path), Some(answer)) => Some(format!("{path} was {answer:?}")),
+            (Question::Content(path), Some(Answer::Content(Some(bytes)))) => Some(format!("{path} was {}", crate::secret::sha256(bytes))),
+            _ => None,
         }
     }
 
@@ -223,7 +232,7 @@ fn unified(old: Option<&[u8]>, new: &crate::secret::Text) -> String {
 
 /// A short digest of what a plan would do, for saved plans: ids, fields, before and after.
 #[must_use]
-pub fn digest(program: &Program, plans: &HashMap<TaskIndex, TaskPlan>, digests: &KeyedDigests) -> Vec<(String, String)> {
+pub fn digest(planner: &Planner<'_>, program: &Program, plans: &HashMap<TaskIndex, TaskPlan>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for (play, index) in program.straight() {
         let Some(plan) = plans.get(&index) else { continue };
@@ -231,8 +240,9 @@ pub fn digest(program: &Program, plans: &HashMap<TaskIndex, TaskPlan>, digests: 
             let what = match decision {
                 Decision::Known(plan) if plan.is_in_sync() => continue,
                 Decision::Known(plan) => {
-                    let changes: Vec<String> = plan.changes.iter().map(|change| shown_digest(change, digests)).collect();
-                    crate::secret::sha256(changes.join("\n").as_bytes())
+                    let mut words: Vec<String> = plan.changes.iter().map(|change| shown_digest(change, planner.digests)).collect();
+                    words.extend(resource.questions(planner.facts).iter().filter_map(|question| planner.content(question)));
+                    crate::secret::sha256(words.join("\n").as_bytes())
                 }
                 Decision::After(id) => format!("after {id}"),
                 Decision::Unknown(_) => "unknown".to_owned(),

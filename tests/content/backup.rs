@@ -196,7 +196,7 @@ fn a_failed_backup_leaves_nothing_half_done_and_no_container_paused() {
     site.write("conf/plan", "demo\tdata\tpause\tc1\t30\ndemo\tmissing\tlive\t-\t30\n");
     let output = site.run("soc-backup", &[], &now());
     assert!(!output.status.success());
-    assert!(stderr(&output).contains("there is no volume `missing`"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("volume `missing` of stack `demo` is not there"), "{}", stderr(&output));
     let calls = site.read("calls");
     assert_eq!(
         calls.matches("\npause c1").count() + usize::from(calls.starts_with("pause c1")),

@@ -44,10 +44,7 @@ const LOOK: &str = "getent passwd; getent group; cat /home/ops/.ssh/authorized_k
 #[test]
 fn what_is_absent_leaves_nothing_behind() {
     let Some(lab) = Lab::containers(1, &[]) else { return };
-    let project = Project::new(&[
-        ("roles/r/templates/t", "x\n"),
-        ("roles/r/files/s.json", "{\"defaultAction\": \"SCMP_ACT_ERRNO\", \"syscalls\": []}\n"),
-    ]);
+    let project = Project::new(&[("roles/r/templates/t", "x\n"), ("roles/r/files/s.json", include_str!("drift/project/files/web.json"))]);
     let dir = project.dir.path();
     for (name, state) in [("r", true), ("gone", false)] {
         let play = play(state);

@@ -412,7 +412,8 @@ mod tests {
     }
 
     fn service() -> Service {
-        let model = super::super::model::Model::from_value(compose(), &BTreeMap::new(), &[]).unwrap();
+        let model =
+            super::super::model::Model::from_value(compose(), &BTreeMap::from([("KEY".to_owned(), "${KEY}".to_owned())]), &[]).unwrap();
         Service::all("mut", &model).unwrap().remove(0)
     }
 
