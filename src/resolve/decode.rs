@@ -167,8 +167,14 @@ fn names_in(value: &Value) -> Vec<SecretName> {
 /// The problem of a secret that is not among the known ones.
 pub(super) fn missing(name: &SecretName, known: Option<&[SecretName]>) -> Option<Diagnostic> {
     let known = known?;
-    if known.contains(name) {
+    // What is made of a secret (a certificate by an authority) is there if that is.
+    let (name, recipe) = name.origin();
+    if known.contains(&name) {
         return None;
+    }
+    if recipe.is_some() {
+        let what = format!("there is no secret `{name}`, which should hold the certificate authority");
+        return Some(Diagnostic::error(what).hint(format!("make one with `soc-provision secrets ca {name}`")));
     }
     let diagnostic = Diagnostic::error(format!("there is no secret `{name}`"));
     Some(match nearest(name.as_str(), known.iter().map(SecretName::as_str)) {

@@ -254,7 +254,8 @@ fn module(
         Ok(resources) => {
             // All of them at once: in templates, in files, for the environment.
             let needed: BTreeSet<SecretName> = resources.iter().flat_map(|resource| resource.secrets()).collect();
-            for name in &needed {
+            let mut told = BTreeSet::new();
+            for name in needed.iter().filter(|name| told.insert(name.origin().0)) {
                 if let Some(diagnostic) = decode::missing(name, options.known_secrets.as_deref()) {
                     run.report(diagnostic.at(node.at.clone()));
                 }

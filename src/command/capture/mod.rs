@@ -142,7 +142,12 @@ fn order(arguments: &CaptureArgs, loaded: &Loaded) -> Result<Order, String> {
 /// The archive's path: as given, or a name of its own in the directory that was given.
 fn output(given: &Path, host: &str) -> Result<PathBuf, String> {
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-    let path = if given.is_dir() { given.join(format!("evidence-{}-{stamp}.tar.gz.age", archive::safe(host))) } else { given.to_owned() };
+    // Two of one second have two names.
+    let name = |number: u32| {
+        let more = if number > 1 { format!("-{number}") } else { String::new() };
+        given.join(format!("evidence-{}-{stamp}{more}.tar.gz.age", archive::safe(host)))
+    };
+    let path = if given.is_dir() { (1..100).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(100)) } else { given.to_owned() };
     if path.exists() {
         return Err(format!("`{}` exists already, and evidence is never overwritten", path.display()));
     }

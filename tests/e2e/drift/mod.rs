@@ -15,7 +15,7 @@ use mutations::{Cure, MUTATIONS, Mutation};
 /// login or a package tool writes for itself.
 const FINGERPRINT: &str = r"export LC_ALL=C
 find /etc /srv /root /home /usr/local /var/spool/cron /var/lib/soc-provision/stacks /var/lib/soc-provision/secret-files -xdev \
-  ! -path '/etc/*-' ! -name .updated ! -path '/etc/ld.so.cache' ! -path '/home/*/.cache*' ! -path '/etc/apt/*' ! -name '.sums*' ! -name history ! -name images \
+  ! -path '/etc/*-' ! -name .updated ! -path '/etc/ld.so.cache' ! -path '/home/*/.cache*' ! -path '/etc/apt/*' ! -path '/etc/runit/*' ! -name '.sums*' ! -name history ! -name images \
   ! -path '/root/.docker*' ! -path '*/.local/share*' ! -name 'adjtime' ! -path '/etc/systemd/system/soc-provision-guard*' -printf '%y %m %u %g %p %l\n' | sort
 find /etc /srv /root /home /usr/local -xdev -type f ! -path '/etc/*-' ! -name shadow ! -path '/etc/ld.so.cache' ! -name .updated ! -path '/home/*/.cache*' ! -name adjtime -exec sha256sum {} + | sort -k 2
 cut -d: -f1,2 /etc/shadow | sort
