@@ -107,6 +107,8 @@ sick() { # ID: whether the container is not as it should be
 # ---- one service; ups RELEASE SERVICE ARGUMENT... --------------------------------------------------------------
 ups() { r=$1 s=$2; shift 2; compose "$r" up -d --no-deps --no-build --pull "$pull" "$@" "$s"; }
 start() { # SERVICE ONE_SHOT COUNT
+  # Compose leaves a paused container as it is.
+  for id in $(ids "$1"); do [ "$(docker inspect -f '{{.State.Paused}}' "$id")" != true ] || docker unpause "$id" >/dev/null; done
   ups "$new" "$1" --no-recreate --scale "$1=$3" && wait_service "$@" || { report_once "$1"; return 1; }
 }
 recreate() { # SERVICE ONE_SHOT COUNT
