@@ -39,4 +39,4 @@ cpu = med(fifty, "ctl_cpu"); print(f"| controller CPU a host at 50 hosts, ms | a
 mb = med(fifty, "peak_mb"); one = med(("soc", "1", "0", "again"), "peak_mb")
 print(f"| controller memory a host at 50 hosts, MiB (beyond one host's run) | at most 1 | {fmt((mb - one) / 49 if mb and one else None)} |")
 s = runs.get(fifty); print(f"| SSH sessions a host | 1 | {fmt(s[-1]['sessions'] / 50 if s else None, 1)} |")
-if len(sys.argv) > 2 and os.path.exists(sys.argv[2]): print("\n## End state\n" + "".join("- " + l for l in open(sys.argv[2])))
+if len(sys.argv) > 2 and os.path.isfile(sys.argv[2]): print("\n## End state\n" + "".join("- " + l for l in open(sys.argv[2])))
