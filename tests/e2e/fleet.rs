@@ -54,11 +54,18 @@ fn runs_are_remembered_and_compared() {
     let text = soc(dir, &["report", "show"]).ok().stdout;
     assert!(text.contains("drift copy[/etc/fleet/f3]") && text.contains("(since "), "{text}");
     // Killed: it is in the list, and does not look like one that ended.
-    let mut child = command(dir, &on(&inventory, &["apply", "p.yml"])).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(250));
+    project.write("playbooks/long.yml", "- hosts: lab\n  tasks:\n    - command: sleep 71\n");
+    let mut child = command(dir, &on(&inventory, &["apply", "long.yml"])).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    lab.until("h1", "pgrep -fx 'sleep 71'");
+    assert_eq!(list(&project)[0]["exit"], Value::Null, "it is still at work");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(soc(dir, &["report", "list"]).ok().stdout.contains("killed"));
+    let text = soc(dir, &["report", "list"]).ok().stdout;
+    assert!(text.contains("killed"), "{text}");
+    for host in ["h1", "h2"] {
+        lab.sh(host, "pkill -fx 'sleep 71' || :");
+    }
+    soc(dir, &on(&inventory, &["apply", "p.yml"])).ok();
     // Many writers at once.
     let before = list(&project).len();
     let children: Vec<_> = (0..5)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -93,6 +94,15 @@ impl Lab {
             .expect("lab/ssh starts");
         child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    }
+
+    /// Waits until code on the host succeeds.
+    #[allow(dead_code, reason = "not every test crate waits for a host")]
+    pub(crate) fn until(&self, host: &str, code: &str) {
+        let end = Instant::now() + Duration::from_secs(90);
+        while !self.ssh(host, "root", code).status.success() {
+            assert!(Instant::now() < end, "never on {host}: {code}");
+        }
     }
 
     /// A fresh file system; address and host keys stay.

@@ -75,14 +75,6 @@ impl Stage {
     fn fingerprint(&self, host: &str) -> fingerprint::Fingerprint {
         fingerprint::take(|script| self.lab.feed(host, script))
     }
-
-    /// Waits until code on the host succeeds.
-    fn until(&self, host: &str, code: &str) {
-        let end = Instant::now() + Duration::from_secs(90);
-        while !self.lab.ssh(host, "root", code).status.success() {
-            assert!(Instant::now() < end, "never on {host}: {code}");
-        }
-    }
 }
 
 fn kill(mut child: Child) {
@@ -168,22 +160,29 @@ fn the_fingerprint_detects(stage: &Stage, reference: &fingerprint::Fingerprint) 
 /// Inside dpkg: a connection that dies is made again by the same run, which picks the step up; a
 /// controller that is killed is another matter, and the next run waits for what it left.
 fn dies_inside_dpkg(stage: &Stage, reference: &fingerprint::Fingerprint) {
+    // However fast the machine is, dpkg takes long enough to be met at work.
+    let slow = "/etc/dpkg/dpkg.cfg.d/slow";
+    let slow_down = format!("echo 'post-invoke=\"sleep 4\"' >{slow}");
     stage.lab.reset("h2");
+    stage.lab.sh("h2", &slow_down);
     let child = stage.start("h2");
-    stage.until("h2", "pgrep -x dpkg");
+    stage.lab.until("h2", "pgrep -x dpkg");
     // Our own session on the host, not the lab's: the one whose shell the steps follow.
     stage.lab.sh("h2", "for p in $(pgrep -f '[s]shd.*ops'); do kill -KILL $p; done; true");
     let out = child.wait_with_output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert_eq!(out.status.code(), Some(0), "{said}");
+    stage.lab.sh("h2", &format!("rm {slow}"));
     let differences = fingerprint::differences(reference, &stage.fingerprint("h2"));
     assert!(differences.is_empty(), "{differences:#?}");
     stage.lab.reset("h2");
+    stage.lab.sh("h2", &slow_down);
     let child = stage.start("h2");
-    stage.until("h2", "pgrep -x dpkg");
+    stage.lab.until("h2", "pgrep -x dpkg");
     kill(child);
     let next = stage.apply("h2").ok();
     assert!(next.stderr.contains("waiting for"), "{}", next.stderr);
+    stage.lab.sh("h2", &format!("rm {slow}"));
     let differences = fingerprint::differences(reference, &stage.fingerprint("h2"));
     assert!(differences.is_empty(), "{differences:#?}");
 }
@@ -199,10 +198,10 @@ const SLOW: &str = "- hosts: lab
       command: touch /root/handled
 ";
 
-/// Presses Ctrl-C this often, the first time after two seconds.
+/// Presses Ctrl-C this often, the first time during the first step.
 fn interrupted(stage: &Stage, host: &str, times: u32) -> (i32, String, Duration) {
     let child = stage.start(host);
-    std::thread::sleep(Duration::from_secs(2));
+    stage.lab.until(host, "pgrep -fx 'sleep 9'");
     let pressed = Instant::now();
     for _ in 0..times {
         let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();

@@ -154,7 +154,7 @@ fn a_run_waits_for_another_if_it_is_told_to() {
     let on = |words: &[&str]| soc(dir, &[words, &["-i", &inventory]].concat());
     let mut slow = command(dir, &["apply", "slow.yml", "-i", &inventory]);
     let mut slow = slow.stdout(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    lab.until("h1", "pgrep -fx 'sleep 8'");
     let refused = on(&["apply", "p.yml"]);
     assert!(refused.code == 2 && refused.stderr.contains("locked by run"), "{}", refused.all());
     let drift = on(&["drift", "p.yml"]);
@@ -162,6 +162,6 @@ fn a_run_waits_for_another_if_it_is_told_to() {
     let began = Instant::now();
     let waited = on(&["apply", "p.yml", "--wait", "1m"]).ok();
     assert!(waited.stderr.contains("waiting for it"), "{}", waited.stderr);
-    assert!(began.elapsed() > Duration::from_secs(2) && slow.try_wait().unwrap().is_some(), "it went on before the other had ended");
+    assert!(began.elapsed() > Duration::from_secs(1) && slow.try_wait().unwrap().is_some(), "it went on before the other had ended");
     assert_eq!(on(&["apply", "p.yml", "--wait", "soon"]).code, 1);
 }
