@@ -10,6 +10,7 @@ use crate::diagnostic::{Failure, FailureClass};
 use crate::engine::host::{HostRun, session_failure};
 use crate::engine::plan::{self, Decision, Planner, TaskPlan};
 use crate::engine::program::{Step as Node, TaskIndex, tasks_in};
+use crate::engine::recover::{Lost, Once};
 use crate::engine::{journal, survive};
 use crate::event::{EventKind, Outcome, ResourceReport, TaskReport};
 use crate::resource::ResourceId;
@@ -28,12 +29,22 @@ pub struct Queued {
     pub(super) replies: Vec<SentStep>,
     pub(super) started: Instant,
     pub(super) handler: bool,
+    /// Reported already: a step of it failed, and the failure was ignored.
+    pub(super) over: bool,
+}
+
+impl Queued {
+    fn new(task: TaskIndex, handler: bool) -> Self {
+        Self { task, reports: Vec::new(), replies: Vec::new(), started: Instant::now(), handler, over: false }
+    }
 }
 
 pub(super) struct SentStep {
     pub(super) resource: usize,
     pub(super) title: String,
     pub(super) reply: PendingReply,
+    /// Set if the step must not be run a second time.
+    pub(super) once: Option<Once>,
 }
 
 /// A walk over nodes, or an operation, under way on a host.
@@ -191,7 +202,7 @@ impl HostRun {
     /// Sends what one task needs; its answers are read later, unless something must be decided.
     pub(super) async fn apply_task(&mut self, index: TaskIndex, handler: bool) -> Result<(), Failure> {
         if self.program.tasks[index].skipped.is_some() {
-            self.queue.push_back(Queued { task: index, reports: Vec::new(), replies: Vec::new(), started: Instant::now(), handler });
+            self.queue.push_back(Queued::new(index, handler));
             self.settle_quiet();
             return Ok(());
         }
@@ -205,7 +216,7 @@ impl HostRun {
             self.replan(&self.waiting_from(index)).await?;
         }
         let plans = self.plans.remove(&index).unwrap_or_default();
-        let mut queued = Queued { task: index, reports: Vec::new(), replies: Vec::new(), started: Instant::now(), handler };
+        let mut queued = Queued::new(index, handler);
         for (position, decision) in plans.into_iter().enumerate() {
             let resource = self.program.tasks[index].resources[position].as_ref();
             let mut report = plan::resource_report(resource, &decision, &self.diffs);
@@ -216,11 +227,13 @@ impl HostRun {
                     report.outcome = Outcome::Changed;
                     queued.reports.push(report);
                     self.send_plan(&mut queued, position, &id, plan).await?;
+                    if queued.over {
+                        return Ok(());
+                    }
                     continue;
                 }
                 Decision::After(other) => {
                     // Probed again just now, and a part of the same task is still to come.
-                    self.flush(&mut queued).await?;
                     return Box::pin(self.apply_rest(queued, index, position, &other)).await;
                 }
                 Decision::Unknown(reason) => {
@@ -252,6 +265,9 @@ impl HostRun {
     async fn apply_rest(&mut self, mut queued: Queued, index: TaskIndex, from: usize, _after: &ResourceId) -> Result<(), Failure> {
         for position in from..self.program.tasks[index].resources.len() {
             self.flush(&mut queued).await?;
+            if queued.over {
+                return Ok(());
+            }
             let resource = &self.program.tasks[index].resources[position];
             let id = resource.id();
             let observations = self.probe(&[index]).await?;
@@ -264,6 +280,9 @@ impl HostRun {
                     report.outcome = Outcome::Changed;
                     queued.reports.push(report);
                     self.send_plan(&mut queued, position, &id, plan).await?;
+                    if queued.over {
+                        return Ok(());
+                    }
                 }
                 Decision::After(other) => {
                     let failure = Failure::new(FailureClass::StepFailed, format!("{id} still waits for {other}, which was applied"));
@@ -283,15 +302,11 @@ impl HostRun {
     async fn flush(&mut self, queued: &mut Queued) -> Result<(), Failure> {
         self.drain().await?;
         let index = queued.task;
-        for SentStep { resource, title, reply } in std::mem::take(&mut queued.replies) {
+        for SentStep { resource, title, reply, .. } in std::mem::take(&mut queued.replies) {
             let id = self.program.tasks[index].resources[resource].id();
             let output = reply.wait().await.map_err(|error| session_failure(&title, &error))?;
             if let Some(failure) = judge(queued, resource, &title, &id, &output) {
-                return self.fail_task(
-                    Queued { replies: Vec::new(), reports: std::mem::take(&mut queued.reports), ..*queued },
-                    None,
-                    failure,
-                );
+                return self.end_task(queued, failure);
             }
             self.changed = true;
         }
@@ -331,6 +346,20 @@ impl HostRun {
             );
         }
         for (number, step) in plan.steps.iter().enumerate() {
+            if queued.over {
+                return Ok(());
+            }
+            match self.settled((queued.task, position, number), id, &step.title) {
+                None => {}
+                Some(Ok(())) => continue,
+                Some(Err(failure)) => {
+                    self.flush(queued).await?;
+                    if let Some(report) = queued.reports.get_mut(position) {
+                        report.outcome = Outcome::Failed { failure: (&failure).into() };
+                    }
+                    return self.end_task(queued, failure);
+                }
+            }
             if !step.uploads.is_empty() {
                 self.flush(queued).await?;
                 self.send_uploads(step).await?;
@@ -340,11 +369,17 @@ impl HostRun {
                 self.send_journal(queued, position, block, first.take()).await?;
             }
             let key = format!("{}-{position}-{number}", queued.task);
-            let frame = self.frame(step, first.take(), &key, block, self.program.tasks[queued.task].timeout);
+            let mut frame = self.frame(step, first.take(), &key, block, self.program.tasks[queued.task].timeout);
+            let once = step.once.then(|| {
+                self.sent_once += 1;
+                let name = format!("{}-{key}-{}", self.job.holder.run, self.sent_once);
+                Once { place: (queued.task, position, number), name, deadline: frame.deadline }
+            });
+            frame.record = once.as_ref().map(|once| once.name.clone());
             self.doing(step.title.clone());
             let session = self.session()?;
             let reply = session.submit(frame).await.map_err(|error| session_failure(&step.title, &error))?;
-            queued.replies.push(SentStep { resource: position, title: step.title.clone(), reply });
+            queued.replies.push(SentStep { resource: position, title: step.title.clone(), reply, once });
             if step.reboots {
                 self.flush(queued).await.or_else(|failure| if failure.class == FailureClass::Tcp { Ok(()) } else { Err(failure) })?;
                 self.wait_for_reboot(step.deadline).await?;
@@ -361,7 +396,7 @@ impl HostRun {
         let title = "write the journal".to_owned();
         let frame = Frame { block: Some(block), ..Frame::new(lines) };
         let reply = self.session()?.submit(frame).await.map_err(|error| session_failure(&title, &error))?;
-        queued.replies.push(SentStep { resource, title, reply });
+        queued.replies.push(SentStep { resource, title, reply, once: None });
         Ok(())
     }
 
@@ -402,20 +437,24 @@ impl HostRun {
     /// Waits for every answer that is still out, in order.
     pub(super) async fn drain(&mut self) -> Result<(), Failure> {
         while let Some(mut queued) = self.queue.pop_front() {
-            let replies = std::mem::take(&mut queued.replies);
-            let mut failed = None;
-            for sent in replies {
-                let id = self.program.tasks[queued.task].resources[sent.resource].id();
-                let SentStep { resource, title, reply } = sent;
+            let mut replies = std::mem::take(&mut queued.replies).into_iter();
+            let (mut failed, mut lost) = (None, Lost::default());
+            while let Some(SentStep { resource, title, reply, once }) = replies.next() {
+                let id = self.program.tasks[queued.task].resources[resource].id();
                 match reply.wait().await {
                     Err(SessionError::Lost(why)) => {
-                        let mut lost = vec![queued.task];
-                        lost.extend(self.queue.drain(..).map(|later| later.task));
+                        lost.tasks.push(queued.task);
+                        lost.once.extend(once.into_iter().chain(replies.filter_map(|sent| sent.once)));
+                        for later in self.queue.drain(..) {
+                            lost.tasks.push(later.task);
+                            lost.once.extend(later.replies.into_iter().filter_map(|sent| sent.once));
+                        }
                         return Box::pin(self.recover(lost, &why)).await;
                     }
                     Err(error) => failed = failed.or(Some(session_failure(&title, &error))),
                     Ok(output) => {
                         self.changed |= output.status == 0 && !output.skipped;
+                        lost.answered.extend(once.filter(|_| output.status == 0 && !output.skipped).map(|once| once.place));
                         failed = failed.or(judge(&mut queued, resource, &title, &id, &output));
                     }
                 }
@@ -438,21 +477,6 @@ impl HostRun {
             }
         }
         Ok(())
-    }
-
-    /// The connection died with answers outstanding: what was done is not known, so it is
-    /// observed again, never repeated blindly.
-    async fn recover(&mut self, tasks: Vec<TaskIndex>, why: &str) -> Result<(), Failure> {
-        if self.job.interrupted() {
-            return Err(Failure::new(FailureClass::Interrupted, "interrupted"));
-        }
-        self.reconnect(why).await?;
-        self.changed = true;
-        self.replan(&tasks).await?;
-        for index in tasks {
-            self.apply_task(index, false).await?;
-        }
-        self.drain().await
     }
 
     fn finish_task(&mut self, queued: Queued) {

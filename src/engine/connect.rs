@@ -50,6 +50,10 @@ impl HostRun {
                     self.waiting(started, &format!("a step of an earlier run to end ({unit})"));
                     false
                 }
+                Taken::Finishing => {
+                    self.waiting(started, "the step under way of the connection that was lost");
+                    started.elapsed() > self.patience.unwrap_or(ORPHAN)
+                }
                 Taken::Orphan => {
                     self.waiting(started, "the step under way of a run whose controller is gone");
                     started.elapsed() > ORPHAN

@@ -47,7 +47,7 @@ impl HostRun {
             self.drain().await?;
         }
         let Some(failure) = judge(queued, sent.resource, &step.title, &id, &output) else { return Ok(()) };
-        self.fail_task(Queued { replies: Vec::new(), reports: std::mem::take(&mut queued.reports), ..*queued }, None, failure)
+        self.end_task(queued, failure)
     }
 
     /// Runs a step's frame and follows the step to its end.

@@ -13,6 +13,7 @@ use crate::engine::lock::HostState;
 use crate::engine::plan::{self, Decision, Diffs, Planner, TaskPlan};
 use crate::engine::preflight::{self, Preflight};
 use crate::engine::program::{Program, TaskIndex};
+use crate::engine::recover::{Ended, Moment};
 use crate::engine::undeclared::{self, Login, Undeclared};
 use crate::engine::{Job, Mode};
 use crate::event::{EventKind, Finding, HostReport, Outcome, Recap, TaskReport};
@@ -77,6 +78,12 @@ pub struct HostRun {
     pub preflight: Preflight,
     /// Resources whose validators ran before the first step.
     pub(super) validated: HashSet<(TaskIndex, ResourceId)>,
+    /// How many steps were sent whose effect cannot be observed.
+    pub(super) sent_once: usize,
+    /// What became of those that were under way when a connection died.
+    pub(super) recorded: HashMap<Moment, Ended>,
+    /// How long such a step of a connection that died is waited for.
+    pub(super) patience: Option<Duration>,
 }
 
 impl HostRun {
@@ -118,6 +125,9 @@ impl HostRun {
             diffs: Diffs::new(),
             preflight: Preflight::default(),
             validated: HashSet::new(),
+            sent_once: 0,
+            recorded: HashMap::new(),
+            patience: None,
         }
     }
 

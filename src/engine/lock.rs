@@ -47,6 +47,9 @@ pub enum Taken {
     Busy(String),
     /// The holder's controller is gone, and its shell ends once the step under way does.
     Orphan,
+    /// The holder is this very run's shell of a connection that was lost, within a step that must not
+    /// be run twice. Nothing behind that step is begun any more.
+    Finishing,
 }
 
 /// Takes the lock in the privileged shell itself; prints `taken`, `held`, `orphan`, `busy UNIT` or
@@ -67,13 +70,17 @@ else
   t=held
   if flock -n 9; then t=taken
   else
-    while read -r k v; do case $k in run) hrun=$v;; pid) hpid=$v;; as) has=$v;; esac; done <$d/lock.holder
+    while read -r k v; do case $k in run) hrun=$v;; pid) hpid=$v;; as) has=$v;; stop) hstop=$v;; esac; done <$d/lock.holder
+    case $hstop in /run/soc-stop-* | /tmp/soc-stop-*) ;; *) hstop= ;; esac
+    under=; for u in /run/soc-provision/steps/{}-*.begun; do if [ -e "$u" ] && ! [ -s "${u%.begun}.rc" ]; then under=$u; fi; done
     if [ "$hrun" = {} ] && [ "$has" != {} ]; then t="twin $has"
+    elif [ "$hrun" = {} ] && [ {} != yes ] && [ -n "$under" ] && [ -n "$hstop" ] && kill -0 "$hpid" 2>/dev/null; then
+      (set -C; : >"$hstop") 2>/dev/null; t=finishing
     elif [ "$hrun" = {} ] || [ {} = yes ]; then g=$(read -r s <"/proc/$hpid/stat" && { s=${s##*) }; set -- $s; echo "$3"; }) 2>/dev/null
       if [ "$hrun" != {} ]; then
         case $hrun in ''|*[!A-Za-z0-9-]*) ;; *) (umask 077; mkdir -p /run/soc-provision/broken; echo {} >/run/soc-provision/broken/$hrun);; esac
       fi
-      [ -n "$g" ] && kill -9 "-$g" 2>/dev/null; [ -n "$hpid" ] && kill -9 "$hpid" 2>/dev/null; flock -w 5 9 && t=taken
+      [ -n "$g" ] && kill -9 "-$g" 2>/dev/null; [ -n "$hpid" ] && kill -9 "$hpid" 2>/dev/null; [ -n "$hstop" ] && rm -f "$hstop"; flock -w 5 9 && t=taken
     elif flock -w 2 9; then t=taken
     else
       # Nobody above the holder's shell but init: its controller is gone, and it ends with the step under way.
@@ -92,9 +99,12 @@ else
       [ "$urun" != {} ] || continue
       if systemctl is-active --quiet "$uname"; then t="busy $uname"; else rm -f "${u%.unit}".*; fi
     done
+    for u in /run/soc-provision/steps/*.begun; do
+      case $u in */{}-*) ;; *) rm -f "${u%.begun}".* ;; esac
+    done
   fi
   case $t in
-    taken) r=$(printf 'run %s\nas %s\nwho %s\nfrom %s\nsince %s\npid %s\n' {} {} {} {} {} $$)
+    taken) r=$(printf 'run %s\nas %s\nwho %s\nfrom %s\nsince %s\npid %s\nstop %s\n' {} {} {} {} {} $$ "$__soc_s")
            put() { (umask 077; printf '%s\n' "$r" | cat >$d/lock.holder) 2>&1; }
            e=$(put) || { rm -f $d/reserve; e=$(put); } || t="nostate $e"
            [ -e $d/reserve ] || (umask 077; head -c 262144 /dev/zero >$d/reserve) 2>/dev/null ;;
@@ -106,11 +116,15 @@ fi
         &[
             &holder.run,
             &holder.run,
+            &holder.run,
             name,
             &holder.run,
             if break_lock { "yes" } else { "no" },
             &holder.run,
+            if break_lock { "yes" } else { "no" },
+            &holder.run,
             &format!("run {} of {} from {}", holder.run, holder.who, holder.from),
+            &holder.run,
             &holder.run,
             &holder.run,
             name,
@@ -206,6 +220,7 @@ pub fn taken(output: &str, state: &HostState) -> Result<Taken, Failure> {
     match line {
         "taken" => Ok(Taken::Ours),
         "orphan" => Ok(Taken::Orphan),
+        "finishing" => Ok(Taken::Finishing),
         "noflock" => {
             Err(Failure::new(FailureClass::MissingTool, "the host has no `flock`, which the host's lock needs; nothing was touched")
                 .hint("install util-linux on the host"))

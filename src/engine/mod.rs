@@ -22,6 +22,7 @@ pub mod plan;
 pub mod preflight;
 pub mod program;
 pub mod prune;
+mod recover;
 pub mod survive;
 pub mod undeclared;
 pub mod verify;

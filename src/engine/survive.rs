@@ -77,10 +77,10 @@ read -r r <$d/$n.rc; exit "$r"
     )
 }
 
-/// Removes what the run's surviving steps left in `/run`.
+/// Removes what the run's surviving steps, and the records of others, left in `/run`.
 #[must_use]
 pub fn clean(run: &str) -> Script {
-    Script::sh("\nrm -f /run/soc-provision/steps/{}-*", &[run])
+    Script::sh("rm -f /run/soc-provision/steps/{}-*\n", &[run])
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl HostRun {
             return Ok(None);
         }
         let last = journal::Last { result: result.to_owned(), ..self.job.last.clone() };
-        let script = journal::finish(&last).append(crate::engine::survive::clean(&last.run));
+        let script = crate::engine::survive::clean(&last.run).append(journal::finish(&last));
         self.session()?
             .submit(Frame { unstoppable: true, ..Frame::new(script) })
             .await

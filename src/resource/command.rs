@@ -206,6 +206,7 @@ impl Resource for CommandSpec {
         let deadline = self.timeout.map_or(STEP_DEADLINE, Duration::from_secs);
         let mut step = Step::new(format!("run {}", self.title()), self.script()).deadline(deadline);
         step.user.clone_from(&self.user);
+        step.once = unchecked;
         let mut plan = Plan { notes, unchecked, ..Plan::default() }.change(Change::add("command", self.title())).step(step);
         for path in self.creates.iter().chain(&self.removes) {
             plan = plan.effect(Effect::Path(path.clone()));

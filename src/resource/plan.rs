@@ -163,6 +163,9 @@ pub struct Step {
     pub uploads: Vec<Upload>,
     /// Run as this user instead of root.
     pub user: Option<String>,
+    /// What it did cannot be observed: if the connection dies before its answer, the host's record of
+    /// it is asked, and it is never run a second time blindly.
+    pub once: bool,
     /// The script makes the host reboot: the engine waits for a new boot, as long as the deadline says.
     pub reboots: bool,
 }
@@ -181,7 +184,16 @@ impl Step {
     /// A step with the default deadline.
     #[must_use]
     pub fn new(title: impl Into<String>, script: Script) -> Self {
-        Self { title: title.into(), script, deadline: STEP_DEADLINE, survives: false, uploads: Vec::new(), user: None, reboots: false }
+        Self {
+            title: title.into(),
+            script,
+            deadline: STEP_DEADLINE,
+            survives: false,
+            uploads: Vec::new(),
+            user: None,
+            once: false,
+            reboots: false,
+        }
     }
 
     /// With another deadline.

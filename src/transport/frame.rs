@@ -12,7 +12,7 @@
 use zeroize::Zeroizing;
 
 use super::capture::Capture;
-use super::{Frame, Output};
+use super::{Frame, Output, RECORDS};
 
 /// Status word of a frame that was not run.
 const SKIPPED: &str = "skip";
@@ -127,9 +127,16 @@ pub(super) fn text(frame: &Frame, script: &str, nonce: &str, seq: u64, merged: b
     if !tests.is_empty() {
         let _ = write!(out, "if {}; then __r={SKIPPED}; else ", tests.join(" || "));
     }
+    if let Some(name) = &frame.record {
+        let _ =
+            write!(out, "{{ [ -d {RECORDS} ] || ( umask 077; mkdir -p {RECORDS} ); printf '' >{RECORDS}/{name}.begun; }} 2>/dev/null; ");
+    }
     out.push_str(if frame.in_shell { "command eval " } else { "( eval " });
     quoted(&mut out, script);
     out.push_str(if frame.in_shell { " </dev/null; __r=$?" } else { " ) </dev/null 9>&-; __r=$?" });
+    if let Some(name) = &frame.record {
+        let _ = write!(out, "; printf '%s\\n' \"$__r\" 2>/dev/null >{RECORDS}/{name}.rc");
+    }
     out.push_str(if tests.is_empty() { "; " } else { "; fi; " });
     if let Some(block) = frame.block {
         let _ = write!(out, "[ \"$__r\" = 0 ] || __soc_b{block}=1; ");

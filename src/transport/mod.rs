@@ -94,15 +94,30 @@ pub struct Frame {
     pub user: Option<String>,
     /// Runs even after [`Session::stop`]: what a run must still write down.
     pub unstoppable: bool,
+    /// Under this name (letters, digits, `-`) the shell records in [`RECORDS`] that the frame began and,
+    /// later, its status, so that a connection made anew can tell.
+    pub record: Option<String>,
     /// How much of stdout to keep, in bytes: the head and the tail. More is drained and dropped.
     pub keep: usize,
 }
+
+/// Where a host keeps what is recorded of frames and of surviving steps, until the next boot.
+pub const RECORDS: &str = "/run/soc-provision/steps";
 
 impl Frame {
     /// A frame that runs regardless of others, for 60 seconds at most.
     #[must_use]
     pub fn new(script: Script) -> Self {
-        Self { script, deadline: Duration::from_secs(60), block: None, in_shell: false, user: None, unstoppable: false, keep: 1 << 20 }
+        Self {
+            script,
+            deadline: Duration::from_secs(60),
+            block: None,
+            in_shell: false,
+            user: None,
+            unstoppable: false,
+            record: None,
+            keep: 1 << 20,
+        }
     }
 }
 

@@ -168,7 +168,7 @@ fn dies_inside_dpkg(stage: &Stage, reference: &fingerprint::Fingerprint) {
     let child = stage.start("h2");
     stage.lab.until("h2", "pgrep -x dpkg");
     // Our own session on the host, not the lab's: the one whose shell the steps follow.
-    stage.lab.sh("h2", "for p in $(pgrep -f '[s]shd.*ops'); do kill -KILL $p; done; true");
+    stage.lab.sh("h2", CUT);
     let out = child.wait_with_output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert_eq!(out.status.code(), Some(0), "{said}");
@@ -185,6 +185,50 @@ fn dies_inside_dpkg(stage: &Stage, reference: &fingerprint::Fingerprint) {
     stage.lab.sh("h2", &format!("rm {slow}"));
     let differences = fingerprint::differences(reference, &stage.fingerprint("h2"));
     assert!(differences.is_empty(), "{differences:#?}");
+}
+
+/// Commands whose effect nothing can observe, and handlers owed for them.
+const ONCE: &str = "- hosts: lab
+  tasks:
+    - command: echo before >>/root/log
+    - command: {cmd: \"echo began >>/root/log; sleep 6; echo ended >>/root/log; exit 0\"}
+      notify: told
+    - command: {cmd: \"echo mine >>/var/tmp/mine\", user: nobody}
+    - command: echo after >>/root/log
+  handlers:
+    - name: told
+      command: echo told >>/root/log
+";
+
+/// The connection of our own session dies: not the lab's.
+const CUT: &str = "for p in $(pgrep -f '[s]shd.*ops'); do kill -KILL $p; done; true";
+
+#[test]
+fn a_command_is_never_run_twice_because_a_connection_died() {
+    let Some(stage) = Stage::new(1, ONCE) else { return };
+    let cut = |at: &str| {
+        let child = stage.start("h1");
+        stage.lab.until("h1", "pgrep -fx 'sleep 6'");
+        stage.lab.sh("h1", at);
+        let out = child.wait_with_output().unwrap();
+        (out.status.code(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
+    };
+    let log = || stage.lab.sh("h1", "cat /root/log /var/tmp/mine | xargs; rm -f /root/log /var/tmp/mine");
+    let (code, said) = cut(CUT);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(log(), "before began ended after told mine", "each once, what was behind the cut included");
+    assert_eq!(stage.lab.sh("h1", "ls /run/soc-provision/steps"), "");
+    // The shell dies with the connection, so that nobody saw the end.
+    let (code, said) = cut(&format!("pkill -KILL -f '[b]egan >>/root/log'; pkill -KILL -x sh; {CUT}"));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("whether it was done is not known") && said.contains("unless"), "{said}");
+    assert_eq!(stage.lab.sh("h1", "pkill -fx 'sleep 6' || :; cat /root/log | xargs; rm -f /root/log"), "before began");
+    // A failure behind the cut is one, and what stood behind it is not begun.
+    stage.project.write("playbooks/p.yml", &ONCE.replace("exit 0", "exit 3"));
+    let (code, said) = cut(CUT);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("failed with status 3; what it printed was lost with the connection"), "{said}");
+    assert_eq!(stage.lab.sh("h1", "cat /root/log | xargs"), "before began ended");
 }
 
 const SLOW: &str = "- hosts: lab
