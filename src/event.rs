@@ -89,6 +89,9 @@ pub struct TaskReport {
     pub play: usize,
     pub title: String,
     pub role: Option<String>,
+    /// Where the task is written: `roles/base/tasks/main.yml:12`. Not for what no file says.
+    #[serde(default)]
+    pub place: Option<String>,
     pub handler: bool,
     pub outcome: Outcome,
     pub resources: Vec<ResourceReport>,

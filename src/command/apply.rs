@@ -6,7 +6,7 @@ use crate::cli::{ApplyArgs, PlanArgs};
 use crate::command::run::{JobOptions, Loaded, Prepared, load, prepare};
 use crate::command::{complain, drive, plan, saved};
 use crate::diagnostic::Exit;
-use crate::engine::Mode;
+use crate::engine::{Mode, SavedHosts};
 
 /// Applies a playbook or a saved plan.
 pub(super) fn run(arguments: &ApplyArgs) -> Exit {
@@ -21,17 +21,27 @@ pub(super) fn run(arguments: &ApplyArgs) -> Exit {
         Err(exit) => return exit,
     };
     let protected = protected_hosts(&loaded);
-    if arguments.ask || (!protected.is_empty() && std::io::stdin().is_terminal()) {
-        if let Some(exit) = ask(arguments, &loaded, &protected) {
-            return exit;
+    let mut shown = None;
+    if !arguments.yes && (arguments.ask || (!protected.is_empty() && std::io::stdin().is_terminal())) {
+        match ask(arguments, &loaded, &protected) {
+            Ok(plan) => shown = Some(plan),
+            Err(exit) => return exit,
         }
-    } else if !protected.is_empty() && !arguments.yes && std::io::stdin().is_terminal() {
-        return Exit::Usage;
     }
-    match job(arguments, &loaded) {
-        Ok(prepared) => drive::run(&prepared, arguments.run.connect.format, |_, exit| exit).1,
-        Err(exit) => exit,
+    apply(arguments, &loaded, shown)
+}
+
+/// Applies; if a plan was shown, exactly that one: a host that moved on meanwhile is refused.
+fn apply(arguments: &ApplyArgs, loaded: &Loaded, only: Option<SavedHosts>) -> Exit {
+    let mut prepared = match job(arguments, loaded) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
+    };
+    match std::sync::Arc::get_mut(&mut prepared.job) {
+        Some(job) => job.only = only,
+        None => return Exit::Bug,
     }
+    drive::run(&prepared, arguments.run.connect.format, |_, exit| exit).1
 }
 
 fn job(arguments: &ApplyArgs, loaded: &Loaded) -> Result<Prepared, Exit> {
@@ -55,25 +65,24 @@ pub(super) fn protected_hosts(loaded: &Loaded) -> Vec<String> {
     project.hosts().into_iter().filter(is).map(str::to_owned).collect()
 }
 
-/// Shows the plan and asks; gives the exit code if the answer is no.
-fn ask(arguments: &ApplyArgs, loaded: &Loaded, protected: &[String]) -> Option<Exit> {
-    if arguments.yes {
-        return None;
-    }
+/// Shows the plan and asks; gives what was shown, or the exit code if there is nothing to apply or
+/// the answer is no.
+fn ask(arguments: &ApplyArgs, loaded: &Loaded, protected: &[String]) -> Result<SavedHosts, Exit> {
     // Before anything is connected to.
     if !std::io::stdin().is_terminal() {
         complain("error: `--ask` needs a terminal to ask on\nhint: look at `plan --out plan.json`, then `apply plan.json`");
-        return Some(Exit::Usage);
+        return Err(Exit::Usage);
     }
     let options =
         JobOptions { mode: Mode::Plan, command: "plan", diff: arguments.diff, break_lock: false, retry_release: arguments.retry_release };
-    let prepared = match prepare(loaded, &arguments.run, &options) {
-        Ok(prepared) => prepared,
-        Err(exit) => return Some(exit),
-    };
-    let (_, exit) = drive::run(&prepared, arguments.run.connect.format, |_, exit| exit);
+    let prepared = prepare(loaded, &arguments.run, &options)?;
+    let (hosts, exit) = drive::run(&prepared, arguments.run.connect.format, |_, exit| exit);
     if exit > Exit::Drift {
-        return Some(exit);
+        return Err(exit);
+    }
+    let planned = hosts.iter().map(|(name, host)| (name.clone(), host.planned())).collect();
+    if hosts.values().all(|host| host.pending_tasks() == 0) {
+        return Ok(planned);
     }
     if !protected.is_empty() {
         complain(&format!("protected hosts: {}", protected.join(", ")));
@@ -82,10 +91,10 @@ fn ask(arguments: &ApplyArgs, loaded: &Loaded, protected: &[String]) -> Option<E
     let mut answer = String::new();
     let _ = std::io::stdin().lock().read_line(&mut answer);
     if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return None;
+        return Ok(planned);
     }
     complain("not applied: nothing was touched");
-    Some(Exit::Usage)
+    Err(Exit::Usage)
 }
 
 /// Plans again and compares with what was saved; applies only if nothing differs.
@@ -105,13 +114,5 @@ fn apply_saved(arguments: &ApplyArgs, saved: &saved::SavedPlan) -> Exit {
         );
         return Exit::Failed;
     }
-    let mut prepared = match job(&arguments, &loaded) {
-        Ok(prepared) => prepared,
-        Err(exit) => return exit,
-    };
-    match std::sync::Arc::get_mut(&mut prepared.job) {
-        Some(job) => job.only = Some(saved.hosts.clone()),
-        None => return Exit::Bug,
-    }
-    drive::run(&prepared, arguments.run.connect.format, |_, exit| exit).1
+    apply(&arguments, &loaded, Some(saved.hosts.clone()))
 }

@@ -1,6 +1,5 @@
 //! Saved plans: ids and digests of what would change, no scripts and no secrets (DESIGN 8.8).
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use crate::cli::RunArgs;
 use crate::command::complain;
 use crate::command::run::Loaded;
 use crate::diagnostic::Exit;
-use crate::engine::{Hosts, Job};
+use crate::engine::{Hosts, Job, SavedHosts};
 
 /// How a saved plan is known.
 const FORMAT: &str = "soc-provision plan 2";
@@ -39,7 +38,7 @@ pub(super) struct SavedPlan {
     made_by: String,
     made_at: i64,
     /// Host -> what would change: place and digest.
-    pub(super) hosts: BTreeMap<String, Vec<(String, String)>>,
+    pub(super) hosts: SavedHosts,
     /// Over everything above: a plan that was edited or damaged is not taken for one.
     #[serde(default)]
     seal: String,

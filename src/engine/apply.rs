@@ -515,6 +515,7 @@ impl HostRun {
             play: 0,
             title: task.title.clone(),
             role: task.role.clone(),
+            place: Some(task.place()),
             handler: queued.handler,
             outcome,
             resources: queued.reports.clone(),

@@ -537,6 +537,7 @@ impl HostRun {
                     play: play.index,
                     title: task.title.clone(),
                     role: task.role.clone(),
+                    place: Some(task.place()),
                     handler: true,
                     outcome: Outcome::WouldChange,
                     resources: task.resources.iter().map(|resource| plan::notified(resource.as_ref())).collect(),

@@ -123,7 +123,7 @@ pub struct Job {
     pub events: Events,
     pub cancel: Arc<Cancel>,
     /// A saved plan: host -> exactly what may change.
-    pub only: Option<BTreeMap<String, Vec<(String, String)>>>,
+    pub only: Option<SavedHosts>,
     /// What `Mode::Exec` runs.
     pub exec: Option<Frame>,
     /// What `Mode::Inspect` and `Mode::Operate` do with each host once it is planned.
@@ -221,6 +221,9 @@ impl Job {
 
 /// How long killing what runs on the hosts may hold up the end.
 const KILLING: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What a plan says may change: host -> place in the program and digest of what is desired and observed.
+pub type SavedHosts = BTreeMap<String, Vec<(String, String)>>;
 
 /// A run's hosts as they are in the end.
 pub type Hosts = BTreeMap<String, HostRun>;

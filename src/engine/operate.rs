@@ -182,6 +182,7 @@ impl HostRun {
             play: 0,
             title: printable(&title.into()),
             role: None,
+            place: None,
             handler: false,
             outcome,
             resources: Vec::new(),

@@ -105,7 +105,16 @@ pub fn report(program: &Program, play: usize, index: TaskIndex, plan: &TaskPlan,
         Some(reason) => Outcome::Skipped { reason: reason.clone() },
         None => worst(&resources),
     };
-    TaskReport { play, title: task.title.clone(), role: task.role.clone(), handler: false, outcome, resources, milliseconds: 0 }
+    TaskReport {
+        play,
+        title: task.title.clone(),
+        role: task.role.clone(),
+        place: Some(task.place()),
+        handler: false,
+        outcome,
+        resources,
+        milliseconds: 0,
+    }
 }
 
 /// The task's outcome from its resources': failure, then unknown, then a change, then known-after.

@@ -263,6 +263,7 @@ pub(crate) mod testing {
             play: 0,
             title: format!("{role} : {name}"),
             role: Some(role.to_owned()),
+            place: Some(format!("roles/{role}/tasks/main.yml:1")),
             handler: false,
             outcome: outcome.clone(),
             resources: vec![ResourceReport {

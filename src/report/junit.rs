@@ -133,6 +133,7 @@ mod tests {
             play: 0,
             title: title.to_owned(),
             role: Some("r".to_owned()),
+            place: None,
             handler: false,
             outcome,
             resources: Vec::new(),

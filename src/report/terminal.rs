@@ -37,6 +37,15 @@ pub struct Terminal {
     last_title: String,
     /// Hosts whose failure was shown with its task, to people who see both streams.
     shown: BTreeSet<String>,
+    /// What goes to stdout and to stderr is read as one.
+    one_stream: bool,
+}
+
+/// Whether stdout and stderr end up in front of the same eyes: on a terminal, or in one file.
+fn one_stream() -> bool {
+    let place = |stat: rustix::io::Result<rustix::fs::Stat>| stat.ok().map(|stat| (stat.st_dev, stat.st_ino));
+    let (out, err) = (place(rustix::fs::fstat(std::io::stdout())), place(rustix::fs::fstat(std::io::stderr())));
+    std::io::stdout().is_terminal() || (out.is_some() && out == err)
 }
 
 impl Terminal {
@@ -52,6 +61,7 @@ impl Terminal {
             summary: Summary::default(),
             last_title: String::new(),
             shown: BTreeSet::new(),
+            one_stream: one_stream(),
         }
     }
 
@@ -148,14 +158,18 @@ impl Terminal {
             self.last_title = title;
         }
         let colour = self.verbosity.colour;
+        let failed = matches!(task.outcome, Outcome::Failed { .. } | Outcome::Ignored { .. });
         let (word, shade) = word(&task.outcome);
         out.push_str(&paint(colour, shade, &format!("{word}: [{}]{}", line(host), detail(&task.outcome))));
+        if let Some(place) = task.place.as_ref().filter(|_| failed || self.verbosity.level >= 2) {
+            out.push_str(&paint(colour, Paint::Dim, &format!("\n  at {}", line(place))));
+        }
         for resource in &task.resources {
             self.resource(&mut out, resource);
         }
         if let Outcome::Failed { failure } | Outcome::Ignored { failure } = &task.outcome {
             out.push_str(&failure_text(failure, colour));
-            if !self.verbosity.quiet && std::io::stdout().is_terminal() {
+            if !self.verbosity.quiet && self.one_stream {
                 self.shown.insert(host.to_owned());
             }
         }
@@ -227,6 +241,8 @@ impl Terminal {
         if self.shown.contains(host) {
             failure.stdout.clear();
             failure.stderr.clear();
+            failure.causes.clear();
+            failure.hint = None;
         }
         let word = if failure.class.is_unreachable() { "UNREACHABLE" } else { "FAILED" };
         self.note(&format!(

@@ -112,6 +112,14 @@ pub struct Task {
     pub timeout: Option<u64>,
 }
 
+impl Task {
+    /// Where the task is written, for people and editors: `FILE:LINE`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.location.file.display(), self.location.line)
+    }
+}
+
 /// A handler: runs once at the end of its play if one of its names was notified.
 #[derive(Debug)]
 pub struct Handler {

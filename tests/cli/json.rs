@@ -14,6 +14,7 @@ use soc_provision::resource::{ResourceId, Severity};
 fn task(title: &str, outcome: Outcome, resource: Outcome) -> EventKind {
     let change = ChangeReport { field: "mode".to_owned(), before: None, after: Some("0644".to_owned()), diff: None };
     EventKind::Task(TaskReport {
+        place: Some("roles/base/tasks/main.yml:3".to_owned()),
         play: 0,
         title: title.to_owned(),
         role: Some("base".to_owned()),
