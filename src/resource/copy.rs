@@ -15,7 +15,7 @@ use crate::resource::plan::{Plan, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Resource, ResourceId, Severity};
 use crate::secret::{SecretName, Text};
 
-/// Files up to this size travel in the script; larger ones over SFTP (DESIGN 8.5).
+/// Files up to this size travel in the script; larger ones on a channel of their own (DESIGN 8.5).
 const MAX_INLINE: u64 = 1 << 20;
 
 /// Copies a file or a tree of files to the host.

@@ -19,7 +19,7 @@ pub enum Body {
     Text(Text),
     /// Up to 1 MiB of something else.
     Bytes(Arc<[u8]>),
-    /// More: sent ahead over SFTP.
+    /// More: sent ahead, on a channel of its own.
     Upload {
         /// On the controller.
         source: PathBuf,

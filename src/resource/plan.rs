@@ -218,7 +218,7 @@ impl Step {
     }
 }
 
-/// A file that goes from the controller to the host, over SFTP, never a secret.
+/// A file that goes from the controller to the host, on a channel of its own, never a secret.
 #[derive(Clone, Debug)]
 pub struct Upload {
     /// On the controller.

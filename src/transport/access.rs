@@ -65,9 +65,9 @@ impl Access {
         Self { link, privilege, root_login, terminal: AtomicBool::new(false) }
     }
 
-    /// Whether the login user cannot write what the shell can.
-    pub(super) fn needs_staging(&self) -> bool {
-        !self.root_login && matches!(self.privilege, Privilege::Sudo { .. })
+    /// Whether privileged shells are on a terminal here, which changes bytes on their way.
+    pub(super) fn needs_terminal(&self) -> bool {
+        self.terminal.load(Ordering::Relaxed)
     }
 
     /// Opens a shell, waits for its greeting, and writes what is to be written first.

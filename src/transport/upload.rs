@@ -1,16 +1,20 @@
-//! Files from the controller to the host: by SFTP, or `cat` where there is none, verified there.
-//! Not for secrets: they travel in frames.
+//! Files from the controller to the host, on a channel of their own, verified there. Not for
+//! secrets: they travel in frames.
 //!
-//! Where `sudo` is between the login and root, the login user writes into a directory of its own,
-//! and root copies from there: a copy, since the login user could still write to a moved file.
+//! The bytes go to the standard input of `cat` in a second privileged shell, as they are while the
+//! line keeps up with us, and compressed from where it turns out to be slower than the compressor.
+//! Where `sudo` insists on a terminal, which binary data does not survive, the login user writes
+//! into a directory of its own, and root copies from there: a copy, since the login user could
+//! still write to a moved file.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use russh_sftp::client::{Config, SftpSession};
-use russh_sftp::protocol::{FileAttributes, OpenFlags};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 
 use super::access::Link;
 use super::connection::Connection;
@@ -19,25 +23,30 @@ use super::shell_channel::{Chunk, ShellChannel};
 use super::{Frame, SessionError, frame};
 use crate::diagnostic::{Failure, FailureClass, printable};
 use crate::resource::plan::Upload;
-use crate::secret::hex;
+use crate::secret::{Vault, hex};
 use crate::shell::Script;
 
-/// Writes in flight and their size in bytes: 410-485 MB/s on loopback, 47 MB/s at 20 ms.
-const WRITES: usize = 64;
-const WRITE: u32 = 262_000;
-/// A request waits behind all those in flight: 16 MB, which a slow line takes minutes for.
-const REQUEST_SECONDS: u64 = 900;
+/// How much is read and sent at once, in bytes.
+const PIECE: usize = 256 << 10;
+/// How much OpenSSH takes of a channel before it waits for the program behind it (channels.h,
+/// `CHAN_SES_WINDOW_DEFAULT`): a line's speed shows only after it.
+const WINDOW: u64 = 2 << 20;
+/// How long a line is watched before it is judged, and anew after that.
+const WATCHED: Duration = Duration::from_millis(500);
+/// Compressed that is at least this much smaller, in per cent, or not at all.
+const WORTH: usize = 10;
 /// Slowest disk and digest that are waited for, in bytes a second.
 const SLOWEST: u64 = 5 << 20;
+/// How much of what a program on the host says is kept, in bytes.
+const SAID: usize = 8 << 10;
 /// How a digest is made: whichever of these the host has. 127 if none.
 const DIGEST: &str = "if command -v sha256sum >/dev/null; then s=$(sha256sum <{}); \
      elif command -v openssl >/dev/null; then s=$(openssl dgst -sha256 -r <{}); \
      elif command -v shasum >/dev/null; then s=$(shasum -a 256 <{}); else exit 127; fi; printf %s \"${s%% *}\"";
 
 impl Session {
-    /// Sends a file by SFTP (or `cat`, where there is none) and verifies it on the host. It is
-    /// there with mode 0600 and root's, or not at all. `progress` is told how many bytes were
-    /// sent so far.
+    /// Sends a file and verifies it on the host. It is there with mode 0600 and root's, or not at
+    /// all. `progress` is told how many bytes were sent so far.
     ///
     /// # Errors
     /// The file cannot be read or changed meanwhile, the host has no room, or the connection was lost.
@@ -68,18 +77,14 @@ struct Sending<'a> {
 impl Sending<'_> {
     async fn over(&self, connection: &Connection) -> Result<(), Failure> {
         let work = async {
-            let Some(sftp) = sftp(connection).await? else { return self.by_cat(connection).await };
-            if !self.session.access.needs_staging() {
-                return self.write(&sftp, &self.upload.destination).await;
+            if self.session.access.needs_terminal() {
+                return self.staged(connection).await;
             }
-            let dir = self.staging_by_sftp(&sftp).await?;
-            let staged = format!("{dir}/file");
-            let sent = self.write(&sftp, &staged).await;
-            let copied = if sent.is_ok() { self.copy(&staged, &dir).await } else { Ok(()) };
-            if sent.is_err() || copied.is_err() {
-                self.remove(&dir).await;
+            match self.straight().await {
+                Err(Trouble::Here(failure)) => Err(failure),
+                Err(Trouble::There(said)) => Err(self.no_room(&self.upload.destination, &said).await),
+                Ok(()) => Ok(()),
             }
-            sent.and(copied)
         };
         tokio::select! {
             done = work => done,
@@ -87,53 +92,52 @@ impl Sending<'_> {
         }
     }
 
-    /// Makes a directory that only the login user can enter. It fails where one of the name is
-    /// there already, so nobody can have prepared it.
-    async fn staging_by_sftp(&self, sftp: &SftpSession) -> Result<String, Failure> {
-        let name = format!("soc-upload-{}", frame::nonce());
-        let mut problem = String::new();
-        for parent in ["/var/tmp", "/tmp"] {
-            let dir = format!("{parent}/{name}");
-            let attributes = FileAttributes { permissions: Some(0o700), ..FileAttributes::empty() };
-            let made = match sftp.create_dir(dir.as_str()).await {
-                Ok(()) => sftp.set_metadata(dir.as_str(), attributes).await,
-                Err(error) => Err(error),
-            };
-            match made {
-                Ok(()) => return Ok(dir),
-                Err(error) => problem = error.to_string(),
-            }
-        }
-        Err(Failure::new(FailureClass::StepFailed, "the login user can write neither to /var/tmp nor to /tmp").because(problem))
-    }
-
-    async fn write(&self, sftp: &SftpSession, path: &str) -> Result<(), Failure> {
-        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
-        let attributes = FileAttributes { permissions: Some(0o600), ..FileAttributes::empty() };
-        let _ = sftp.remove_file(path).await;
-        let opened = sftp.open_with_flags_and_attributes(path, flags, attributes).await;
-        let mut file = opened.map_err(|error| self.unwritten(path, &error.to_string()))?;
+    /// Writes the destination from a second shell of the same privilege.
+    async fn straight(&self) -> Result<(), Trouble> {
+        let to = self.upload.destination.as_str();
+        let plain = Script::sh("umask 077; rm -f -- {}; set -C; : >{} && set +C && echo ready && exec cat >>{}\n", &[to, to, to]);
+        let mut pipe = self.pipe(plain).await?;
         let mut source = Source::open(self.upload).await?;
-        let mut sent = 0;
+        let (mut sent, mut line, mut squeezing) = (0, Line::default(), false);
         loop {
             let bytes = source.next().await?;
             if bytes.is_empty() {
                 break;
             }
-            if let Err(error) = file.write_all(bytes).await {
-                return Err(self.no_room(path, &error.to_string()).await);
+            let ahead = self.size.saturating_sub(sent);
+            if !squeezing && ahead > 2 * WINDOW && line.is_slower_than_compressing(bytes) {
+                pipe.finish().await?;
+                let script = Script::sh(
+                    "if command -v gzip >/dev/null; then echo ready; exec gzip -dc >>{}; fi; echo ready; exec cat >>{}\n",
+                    &[to, to],
+                );
+                pipe = self.pipe(script).await?;
+                squeezing = true;
+            }
+            if squeezing {
+                pipe.send(&squeezed(bytes)).await?;
+            } else {
+                pipe.send(bytes).await?;
+                line.took(bytes.len());
             }
             sent += bytes.len() as u64;
             (self.progress)(sent);
         }
-        if let Err(error) = file.close().await {
-            return Err(self.no_room(path, &error.to_string()).await);
-        }
-        source.finish()
+        pipe.finish().await?;
+        Ok(source.finish()?)
     }
 
-    /// Without SFTP: the login user's shell takes the bytes on its standard input.
-    async fn by_cat(&self, connection: &Connection) -> Result<(), Failure> {
+    /// A second privileged shell that has begun to read its standard input.
+    async fn pipe(&self, script: Script) -> Result<Pipe, Trouble> {
+        let words = script.fill(&Vault::default()).map_err(|missing| lost(&missing.to_string()))?;
+        let opened = self.session.access.open(&words.as_str()).await?;
+        let mut pipe = Pipe { shell: opened.shell, said: Vec::new() };
+        pipe.until("ready").await?;
+        Ok(pipe)
+    }
+
+    /// By the login user's own shell, which needs no terminal.
+    async fn staged(&self, connection: &Connection) -> Result<(), Failure> {
         let name = format!("soc-upload-{}", frame::nonce());
         let take = format!(
             "exec /bin/sh -c 'umask 077; d=/var/tmp/{name}; mkdir $d 2>/dev/null || {{ d=/tmp/{name}; mkdir $d || exit 1; }}; \
@@ -236,7 +240,7 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     async fn open(upload: &'a Upload) -> Result<Self, Failure> {
         let file = tokio::fs::File::open(&upload.source).await.map_err(|error| unreadable(&upload.source, &error))?;
-        Ok(Self { upload, file, hash: Sha256::new(), buffer: vec![0; WRITE as usize] })
+        Ok(Self { upload, file, hash: Sha256::new(), buffer: vec![0; PIECE] })
     }
 
     /// The next bytes, none at the end.
@@ -273,20 +277,115 @@ async fn staged_at(shell: &mut ShellChannel, name: &str) -> Result<String, Strin
     place.into_iter().find(|dir| said.contains(&format!("\nat {dir}\n"))).ok_or(said)
 }
 
-/// An SFTP session on a channel of its own; `None` if the server has none.
-async fn sftp(connection: &Connection) -> Result<Option<SftpSession>, Failure> {
-    let channel = connection.handle.channel_open_session().await.map_err(|error| connection.no_channel(&error))?;
-    channel.request_subsystem(true, "sftp").await.map_err(|error| connection.no_channel(&error))?;
-    let config =
-        Config { max_concurrent_writes: WRITES, max_write_packet_len: WRITE, request_timeout_secs: REQUEST_SECONDS, ..Config::default() };
-    let session = tokio::time::timeout(Duration::from_secs(20), SftpSession::new_with_config(channel.into_stream(), config)).await;
-    match session {
-        Ok(Ok(session)) => Ok(Some(session)),
-        problem => {
-            tracing::debug!("no sftp: {:?}", problem.map(|session| session.err().map(|error| error.to_string())));
-            Ok(None)
+/// What went wrong with a pipe: known here, or in the words of the program on the host.
+enum Trouble {
+    Here(Failure),
+    There(String),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Here(failure)
+    }
+}
+
+/// A program on the host that takes bytes on its standard input.
+struct Pipe {
+    shell: ShellChannel,
+    said: Vec<u8>,
+}
+
+impl Pipe {
+    /// Waits until it has said this line.
+    async fn until(&mut self, line: &str) -> Result<(), Trouble> {
+        while !String::from_utf8_lossy(&self.said).lines().any(|said| said == line) {
+            if !self.hears().await {
+                return Err(self.trouble());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what it says next; false at its end.
+    async fn hears(&mut self) -> bool {
+        match self.shell.reader.next().await {
+            Some(chunk) => {
+                keep(&mut self.said, chunk);
+                true
+            }
+            None => false,
         }
     }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        // A program that ended takes nothing any more, and sending to it would wait for ever.
+        let sent = tokio::select! {
+            sent = self.shell.writer.send(bytes) => sent.is_ok(),
+            () = async { while let Some(chunk) = self.shell.reader.next().await { keep(&mut self.said, chunk); } } => false,
+        };
+        if sent { Ok(()) } else { Err(self.trouble()) }
+    }
+
+    /// Ends its input and waits until everything is written.
+    async fn finish(&mut self) -> Result<(), Trouble> {
+        self.shell.writer.end().await;
+        while self.hears().await {}
+        if self.shell.reader.ending() == Some("exit status 0") { Ok(()) } else { Err(self.trouble()) }
+    }
+
+    fn trouble(&self) -> Trouble {
+        Trouble::There(String::from_utf8_lossy(&self.said).replace("ready\n", "").trim().to_owned())
+    }
+}
+
+/// Keeps the beginning of what a program says.
+fn keep(said: &mut Vec<u8>, chunk: Chunk) {
+    match chunk {
+        Chunk::Out(bytes) | Chunk::Err(bytes) => said.extend_from_slice(&bytes[..bytes.len().min(SAID.saturating_sub(said.len()))]),
+        Chunk::Refused => said.extend_from_slice(b"the server starts no commands"),
+    }
+}
+
+/// How fast a line takes what it is given.
+#[derive(Default)]
+struct Line {
+    since: Option<Instant>,
+    taken: u64,
+}
+
+impl Line {
+    /// Notes that the line took this many bytes.
+    fn took(&mut self, bytes: usize) {
+        self.taken += bytes as u64;
+        // The first bytes go into buffers, at the speed of memory.
+        if self.since.is_none() && self.taken >= WINDOW {
+            self.since = Some(Instant::now());
+            self.taken = 0;
+        }
+    }
+
+    /// Whether compressing is quicker than the line, and makes this piece smaller.
+    fn is_slower_than_compressing(&mut self, piece: &[u8]) -> bool {
+        let Some(watched) = self.since.map(|since| since.elapsed()).filter(|watched| *watched >= WATCHED) else { return false };
+        let line = per_second(self.taken, watched);
+        (self.since, self.taken) = (Some(Instant::now()), 0);
+        let started = Instant::now();
+        let small = squeezed(piece).len();
+        small * 100 <= piece.len() * (100 - WORTH) && per_second(piece.len() as u64, started.elapsed()) > line
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a rate to compare")]
+fn per_second(bytes: u64, time: Duration) -> f64 {
+    bytes as f64 / time.as_secs_f64().max(1e-9)
+}
+
+/// One member of a gzip stream (RFC 1952): `gzip -dc` takes any number of them.
+fn squeezed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
+    // Writing to memory cannot fail.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
 }
 
 fn lost(why: &str) -> Failure {

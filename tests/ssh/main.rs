@@ -286,30 +286,53 @@ async fn a_peer_that_dies_midway_is_a_lost_session() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-#[tokio::test]
-async fn twenty_megabytes_arrive_whole_with_and_without_sftp() {
-    let server = sshd!();
-    let content: Vec<u8> = (0..5_000_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+/// Uploads a file of this content through a relay; gives what went over the line and what arrived.
+async fn upload_over(server: &server::Server, relay: &relay::Relay, content: &[u8]) -> (u64, Vec<u8>) {
     let source = server.path("source");
-    std::fs::write(&source, &content).unwrap();
-    let upload = Upload {
-        source,
-        destination: server.path("it's here").to_str().unwrap().to_owned(),
-        sha256: soc_provision::secret::sha256(&content),
-    };
-    let Some(bare) = server::start_with("Subsystem sftp /bin/false") else { return };
-    server.known(&format!("[127.0.0.1]:{} {}\n[127.0.0.1]:{} {}\n", server.port, server.public("host"), bare.port, bare.public("host")));
-    std::fs::write(bare.path("authorized"), server.public("user")).unwrap();
-    for port in [server.port, bare.port] {
-        let session = server.connector().connect(&Target { port: Some(port), ..server.target() }).await.unwrap();
-        let seen = AtomicU64::new(0);
-        let start = Instant::now();
-        session.upload(&upload, &|sent| seen.store(sent, Ordering::Relaxed)).await.unwrap();
-        eprintln!("20 MB in {:?}", start.elapsed());
-        assert_eq!(seen.load(Ordering::Relaxed), content.len() as u64);
-        assert!(std::fs::read(&upload.destination).unwrap() == content);
-        let wrong = Upload { sha256: soc_provision::secret::sha256(b"x"), ..upload.clone() };
-        assert_eq!(session.upload(&wrong, &|_| ()).await.unwrap_err().class, FailureClass::MovedOn);
+    std::fs::write(&source, content).unwrap();
+    let destination = server.path("it's here").to_str().unwrap().to_owned();
+    let upload = Upload { source, destination, sha256: soc_provision::secret::sha256(content) };
+    server.known(&format!("[127.0.0.1]:{} {}\n", relay.port, server.public("host")));
+    let session = server.connector().connect(&Target { port: Some(relay.port), ..server.target() }).await.unwrap();
+    let (seen, before) = (AtomicU64::new(0), relay.passed.load(Ordering::Relaxed));
+    session.upload(&upload, &|sent| seen.store(sent, Ordering::Relaxed)).await.unwrap();
+    assert_eq!(seen.load(Ordering::Relaxed), content.len() as u64);
+    let passed = relay.passed.load(Ordering::Relaxed) - before;
+    let wrong = Upload { sha256: soc_provision::secret::sha256(b"x"), ..upload.clone() };
+    assert_eq!(session.upload(&wrong, &|_| ()).await.unwrap_err().class, FailureClass::MovedOn);
+    (passed, std::fs::read(&upload.destination).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn megabytes_arrive_whole_and_are_compressed_only_where_the_line_is_slow() {
+    let server = sshd!();
+    let random: Vec<u8> =
+        (0..4_000_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).rotate_left(number % 31).to_le_bytes()).collect();
+    let words = b"the same words over and over again\n".repeat(500_000);
+    let to = std::net::SocketAddr::from(([127, 0, 0, 1], server.port));
+    let wide = relay::start_to(to, Duration::ZERO).await;
+    let (passed, arrived) = upload_over(&server, &wide, &words).await;
+    assert!(passed >= words.len() as u64 && arrived == words, "{passed} of {}", words.len());
+    let narrow = relay::start_narrow(to, Duration::ZERO, 4 << 20).await;
+    let (passed, arrived) = upload_over(&server, &narrow, &words).await;
+    assert!(passed < words.len() as u64 / 2 && arrived == words, "{passed} of {}", words.len());
+    // What does not get smaller is sent as it is.
+    let (passed, arrived) = upload_over(&server, &narrow, &random).await;
+    assert!(passed >= random.len() as u64 && arrived == random, "{passed} of {}", random.len());
+}
+
+#[tokio::test]
+async fn an_upload_that_does_not_fit_says_so() {
+    let server = sshd!();
+    let source = server.path("source");
+    std::fs::write(&source, vec![7_u8; 20_000_000]).unwrap();
+    let session = server.connector().connect(&server.target()).await.unwrap();
+    let sha256 = soc_provision::secret::sha256(&vec![7_u8; 20_000_000]);
+    for destination in ["/dev/full/x", "/nowhere/at all"] {
+        let upload = Upload { source: source.clone(), destination: destination.to_owned(), sha256: sha256.clone() };
+        let failure = session.upload(&upload, &|_| ()).await.unwrap_err();
+        assert!(failure.message.contains(destination), "{failure:?}");
+        assert!(!failure.causes.is_empty(), "{failure:?}");
     }
 }
 
