@@ -25,6 +25,7 @@ pub(super) fn playbook(cwd: &Path, typed: &str) -> Result<PathBuf, Diagnostic> {
         .filter(|entry| entry.path().is_file())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| Path::new(name).extension().is_some_and(|end| end == "yml" || end == "yaml"))
+        .filter(|name| Path::new(name).file_stem().is_some_and(|stem| stem != "soc-provision"))
         .collect();
     let near =
         nearest(typed, known.iter().map(String::as_str)).or_else(|| nearest(&format!("{typed}.yml"), known.iter().map(String::as_str)));

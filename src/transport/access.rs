@@ -117,6 +117,14 @@ impl Access {
         ending.map_or_else(|| "the shell ended".to_owned(), |ending| format!("the shell ended with {ending}"))
     }
 
+    /// Bytes handed to the network so far, where that can be known.
+    pub(super) fn sent(&self) -> Option<u64> {
+        match &self.link {
+            Link::Ssh(connection) => connection.sent(),
+            Link::Local => None,
+        }
+    }
+
     /// Closes the connection.
     pub(super) async fn disconnect(&self) {
         if let Link::Ssh(connection) = &self.link {

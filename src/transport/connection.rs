@@ -7,6 +7,7 @@ use russh::client::{self, DisconnectReason, Handle};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelOpenFailure, Disconnect, Pty};
 
+use super::counted::Sent;
 use super::host_keys::HostCheck;
 use super::shell_channel::ShellChannel;
 use crate::diagnostic::{Failure, FailureClass};
@@ -71,8 +72,9 @@ pub(super) struct Connection {
     pub(super) handle: Handle<Client>,
     pub(super) ending: Ending,
     /// Jump hosts and proxy commands that carry this one; they live as long.
-    #[expect(dead_code, reason = "held, not used")]
     pub(super) carriers: Vec<Box<dyn std::any::Any + Send + Sync>>,
+    /// What was sent on the way's first stretch.
+    pub(super) sent: Sent,
 }
 
 impl Connection {
@@ -115,6 +117,11 @@ impl Connection {
             }
         }
         self.ending.get()
+    }
+
+    /// Bytes handed to the kernel so far, where nothing but the network lies between it and the host.
+    pub(super) fn sent(&self) -> Option<u64> {
+        self.carriers.is_empty().then(|| self.sent.bytes())
     }
 
     /// Says goodbye; does not wait for an answer.

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::Stream;
 use super::auth::{self, NoLogin};
 use super::connection::{Client, Connection, Ending};
+use super::counted::{Counted, Sent};
 use super::hop::{Hop, Route};
 use super::host_keys::HostCheck;
 use super::keys::Keys;
@@ -151,6 +152,7 @@ pub(super) enum Until {
 /// [`NoConnection`].
 pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &Clock, until: Until) -> Result<Connection, NoConnection> {
     let mut carriers: Vec<Box<dyn std::any::Any + Send + Sync>> = Vec::new();
+    let sent = Sent::default();
     let mut before: Option<(Handle<Client>, Ending, String)> = None;
     for (index, hop) in route.hops.iter().enumerate() {
         let place = format!("{}:{}", hop.address, hop.port);
@@ -169,13 +171,13 @@ pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &C
                 carriers.push(Box::new(child));
                 stream
             }
-            (None, None) => Box::new(tcp(hop, &place, clock).await?),
+            (None, None) => Box::new(Counted::new(tcp(hop, &place, clock).await?, sent.clone())),
         };
         clock.enter(Stage::Handshake(place.clone()));
         let ending = Ending::default();
         let mut handle = handshake(stream, hop, &place, &ending).await?;
         if until == Until::HostKey && index + 1 == route.hops.len() {
-            return Ok(Connection { handle, ending, carriers });
+            return Ok(Connection { handle, ending, carriers, sent });
         }
         clock.enter(Stage::Login(hop.to_string()));
         match auth::login(&mut handle, hop, keys).await {
@@ -197,7 +199,7 @@ pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &C
     let Some((handle, ending, _)) = before else {
         return Err(NoConnection::Failed(Failure::new(FailureClass::Bug, "a way of no hops")));
     };
-    Ok(Connection { handle, ending, carriers })
+    Ok(Connection { handle, ending, carriers, sent })
 }
 
 /// A connection through a jump host.

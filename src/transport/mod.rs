@@ -5,6 +5,7 @@ mod auth;
 mod capture;
 mod connection;
 mod connector;
+mod counted;
 mod dial;
 mod download;
 mod frame;

@@ -46,6 +46,9 @@ pub(super) struct State {
     pub(super) next_seq: u64,
     pub(super) next_block: u32,
     pub(super) stopped: bool,
+    /// A last frame was sent whose answer nobody waits for: the connection's count of bytes that
+    /// says that it is on its way.
+    pub(super) parted: Option<u64>,
 }
 
 pub(super) struct Shared {
@@ -71,6 +74,7 @@ impl Shared {
             next_seq: 1,
             next_block: 1,
             stopped: false,
+            parted: None,
         };
         Self {
             state: Mutex::new(state),

@@ -286,10 +286,45 @@ impl Session {
         state.over.is_some() || (state.waiting.is_empty() && !state.stopped && !local)
     }
 
+    /// Sends a last frame whose answer makes no difference to anyone: [`Session::close`] then waits
+    /// until it is on its way, which costs no round trip. Where that cannot be known (through
+    /// a jump host) its end is waited for.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub async fn part(&self, frame: Frame) -> Result<(), SessionError> {
+        let before = self.access.sent();
+        let len = frame.script.shown().len() as u64;
+        let reply = self.submit(frame).await?;
+        match before {
+            Some(before) => self.shared.state().parted = Some(before + len),
+            None => drop(reply.wait().await?),
+        }
+        Ok(())
+    }
+
+    /// Waits until the last frame is on its way. False if it is not, or there was none.
+    async fn parted(&self) -> bool {
+        let Some(enough) = self.shared.state().parted else { return false };
+        let on_its_way = || self.access.sent().is_some_and(|sent| sent >= enough);
+        let sent = async {
+            while self.is_open() && !on_its_way() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(CLOSING, sent).await.is_ok() && on_its_way()
+    }
+
     /// Ends the shell and the connection. Waits for the shell's end only where something is left
     /// for it to do: a goodbye costs no round trip else.
     pub async fn close(&self) {
         let _ = tokio::time::timeout(CLOSING, self.shared.killing.lock()).await;
+        // No goodbye, neither now nor when closed again: OpenSSH would drop what came before it and is
+        // not passed on yet.
+        if self.parted().await {
+            self.shared.lose("the session was closed");
+            return;
+        }
         if self.is_idle() {
             self.shared.lose("the session was closed");
             self.access.disconnect().await;

@@ -29,7 +29,7 @@ fn quickest(times: u32, mut run: impl FnMut()) -> Duration {
 }
 
 #[test]
-fn an_unchanged_run_costs_ten_round_trips_and_eleven_with_a_sudo_password() {
+fn an_unchanged_run_costs_nine_round_trips_and_ten_with_a_sudo_password() {
     let Some(lab) = Lab::containers(1, &[]) else { return };
     let inventory = std::fs::read_to_string(lab.inventory()).unwrap();
     let address = inventory.split_once("ansible_host: ").unwrap().1.lines().next().unwrap().trim().to_owned();
@@ -41,7 +41,7 @@ fn an_unchanged_run_costs_ten_round_trips_and_eleven_with_a_sudo_password() {
     let project = Project::new(&[("playbooks/p.yml", PLAY), ("playbooks/templates/b.j2", "b\n"), ("pass", "lab-sudo-pw\n")]);
     let pins: String = [near.port, far.port].map(|port| format!("[127.0.0.1]:{port} {key}\n")).concat();
     project.write("inventory/known_hosts", &pins);
-    for (user, limit) in [("root", 10.0), ("ops", 10.0), ("deploy", 11.0)] {
+    for (user, limit) in [("root", 9.0), ("ops", 9.0), ("deploy", 10.0)] {
         let run = |port: u16| {
             project.write("inventory/p.yml", &format!(
                 "far:\n  hosts:\n    h1: {{ansible_host: 127.0.0.1, ansible_port: {port}, ansible_user: {user}, ansible_become: true, ansible_ssh_private_key_file: {}}}\n",
@@ -54,6 +54,11 @@ fn an_unchanged_run_costs_ten_round_trips_and_eleven_with_a_sudo_password() {
             soc(project.dir.path(), &arguments).ok().json()
         };
         run(near.port);
+        // The last word of a run is not waited for, and arrives all the same.
+        for port in [near.port, far.port] {
+            let id = run(port)["run"]["run"].as_str().unwrap().to_owned();
+            lab.until("h1", &format!("grep -qx 'run {id}' /var/lib/soc-provision/last"));
+        }
         let direct = quickest(3, || assert_eq!(recap(&run(near.port), "h1", "changed"), 0));
         let mut trips = f64::MAX;
         for _ in 0..3 {
