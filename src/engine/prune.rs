@@ -117,9 +117,10 @@ case $f in
   *.d/*) ;;
   *) if [ -n "$unit" ]; then systemctl disable --now -- "$unit" >/dev/null 2>&1; systemctl stop -- "$unit" >/dev/null 2>&1; fi ;;
 esac
+[ -L "$f" ] || ! command -v chattr >/dev/null || chattr -i -a -- "$f" 2>/dev/null
 rm -f -- "$f" || exit 1
 # A directory that was only there for the drop-in goes with it.
-case $f in */systemd/*.d/*) rmdir -- "${f%/*}" 2>/dev/null; rmdir /etc/systemd/system.control /run/systemd/system.control 2>/dev/null ;; esac
+case $f in */systemd/*.d/* | */systemd/*-generators/*) rmdir -- "${f%/*}" 2>/dev/null; rmdir /etc/systemd/system.control /run/systemd/system.control 2>/dev/null ;; esac
 case $f in
   /etc/systemd/* | /run/systemd/* | /usr/local/lib/systemd/*)
     systemctl daemon-reload
@@ -139,6 +140,14 @@ for w in "${f%/*}"/*.wants "${f%/*}"/*.requires; do
   case $f in */systemd/*) [ -L "$w/${f##*/}" ] && [ ! -e "$w/${f##*/}" ] && rm -f -- "$w/${f##*/}" && rmdir -- "$w" 2>/dev/null ;; esac
 done
 exit 0
+"#;
+
+/// A package's program stays, without what it must not have.
+const PROGRAM: &str = r#"if [ -f "$f" ] && { dpkg -S -- "$f" || dpkg -S -- "${f#/usr}"; } >/dev/null 2>&1; then
+  { stat -c '%A %U:%G %n' -- "$f"; PATH=$PATH:/usr/sbin:/sbin getcap "$f"; } 2>/dev/null | keep "program-${f##*/}"
+  if PATH=$PATH:/usr/sbin:/sbin getcap "$f" 2>/dev/null | grep -q .; then PATH=$PATH:/usr/sbin:/sbin setcap -r "$f" || exit 1; fi
+  chmod u-s,g-s -- "$f"; exit
+fi
 "#;
 
 const CONTAINER: &str = r#"mark=/var/lib/soc-provision/contained/$(docker container inspect -f '{{.Id}}' "$i") || exit 97
@@ -178,7 +187,8 @@ fi
 if [ -f "/var/spool/cron/crontabs/$n" ]; then file "/var/spool/cron/crontabs/$n" && rm -f "/var/spool/cron/crontabs/$n"; fi
 if [ "$uid" -eq 0 ]; then
   # `userdel` would look for processes of uid 0.
-  for f in /etc/passwd /etc/shadow; do
+  for f in /etc/passwd /etc/shadow /etc/subuid /etc/subgid; do
+    [ -f $f ] || continue
     cp -p $f $f.soc-new && awk -F: -v n="$n" '$1 != n' $f >$f.soc-new && sync $f.soc-new && mv -f $f.soc-new $f || exit 1
   done
   getent group -- "$n" >/dev/null && [ "$(getent group -- "$n" | cut -d: -f3)" != 0 ] && groupdel -- "$n"
@@ -234,6 +244,7 @@ fn step(item: &Undeclared, kept: &str) -> Option<Step> {
         (Place::AuthorizedKeys, Target::Line { path, line }) => head.then("f={} l={}\n", &[path, line]).then(KEY, &[]),
         (Place::PackageConfig, Target::Path(path)) => head.then("f={}\n", &[path]).then(PACKAGE_FILE, &[]),
         (_, Target::Path(path)) if matches!(path.as_str(), "/etc/sudoers" | "/etc/crontab") => head.then("f={}\n", &[path]).then(PACKAGE_FILE, &[]),
+        (Place::Setuid, Target::Path(path)) => head.then("f={}\n", &[path]).then(PROGRAM, &[]).then(FILE, &[]),
         (_, Target::Path(path)) => head.then("f={}\n", &[path]).then(FILE, &[]),
         _ => return None,
     };
@@ -266,6 +277,7 @@ mod tests {
             item(Place::NftTables, name()),
             item(Place::AuthorizedKeys, Target::Line { path: "/x".into(), line: "ssh-ed25519 AAAA 'q".into() }),
             item(Place::Cron, Target::Path("/etc/cron.d/x".into())),
+            item(Place::Setuid, Target::Path("/usr/bin/find".into())),
             item(Place::Sudoers, Target::Path("/etc/sudoers".into())),
         ];
         for item in all {

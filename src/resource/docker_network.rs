@@ -73,6 +73,8 @@ impl Kind for DockerNetwork {
     }
 }
 
+const SHOWN: &str = "{{.Driver}} {{.Internal}} {{range .IPAM.Config}}{{.Subnet}} {{end}}";
+
 impl DockerNetwork {
     /// In Compose's words, which the comparison reads.
     fn declared(&self) -> Value {
@@ -85,7 +87,15 @@ impl DockerNetwork {
     }
 
     fn create(&self) -> Script {
-        let mut script = Script::sh("docker network create --driver {} --label soc.network={}", &[&self.driver, &self.name]);
+        // Where Docker did not run when this was planned, nobody could see what networks there are.
+        let found = Script::sh("if x=$(docker network inspect -f {} {} 2>/dev/null); then\n", &[SHOWN, &self.name]);
+        let subnet = self.subnet.as_ref().map(|subnet| format!("{subnet} ")).unwrap_or_default();
+        let wanted = format!("{} {} {subnet}", self.driver, self.internal);
+        let found = found.then(
+            "case $x in {}*) exit 0;; esac; echo 'there is a network of this name already, and it is another one' >&2; exit 97\nfi\n",
+            &[&wanted],
+        );
+        let mut script = found.then("docker network create --driver {} --label soc.network={}", &[&self.driver, &self.name]);
         for (flag, value) in [(" --subnet {}", &self.subnet), (" --gateway {}", &self.gateway)] {
             if let Some(value) = value {
                 script = script.then(flag, &[value]);
@@ -149,7 +159,7 @@ impl Resource for DockerNetwork {
                         users.join(", ")
                     )));
                 }
-                let script = Script::sh("docker network rm {} >/dev/null && ", &[&self.name]).append(self.create());
+                let script = Script::sh("docker network rm {} >/dev/null || exit 1\n", &[&self.name]).append(self.create());
                 Ok(plan.step(Step::new(format!("make network {} anew", self.name), script)).effect(effect))
             }
         }

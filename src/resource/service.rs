@@ -212,7 +212,10 @@ impl Resource for Service {
         if let Some(mask) = self.spec.masked.filter(|mask| *mask != masked) {
             let word = |on: bool| if on { "yes" } else { "no" };
             plan = plan.change(Change::of("masked", word(masked), word(mask)));
-            plan = plan.step(systemctl(if mask { "mask" } else { "unmask" }, &self.unit));
+            // A mask until the next boot is another one.
+            let unmask = Script::sh("systemctl unmask -- {} && systemctl unmask --runtime -- {}\n", &[&self.unit, &self.unit]);
+            let step = if mask { systemctl("mask", &self.unit) } else { Step::new(format!("unmask {}", self.unit), unmask) };
+            plan = plan.step(step);
         } else if masked
             && self.spec.masked.is_none()
             && (self.spec.enabled == Some(true) || matches!(self.spec.state, Some(state) if state != RunState::Stopped))

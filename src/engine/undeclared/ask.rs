@@ -13,8 +13,10 @@ const SHARED: &str = r#"export LC_ALL=C; nl='
 show() { case $1 in *[[:cntrl:]]*) printf %s "$1" | tr '[:cntrl:]' '?'; echo ;; *) printf '%s\n' "$1" ;; esac; }
 list() {
   [ $# -gt 0 ] || return 0
-  owned=$nl$(dpkg -S -- "$@" 2>/dev/null)$nl
-  for f in "$@"; do case $owned in *": $f$nl"*) ;; *) show "$f" ;; esac; done
+  # Packages from before the merge of /usr name files without it.
+  owned=$nl$( { dpkg -S -- "$@"; for f in "$@"; do case $f in /usr/lib/* | /usr/bin/* | /usr/sbin/*) set -- "$@" "${f#/usr}" ;; esac; shift; done
+    [ $# = 0 ] || dpkg -S -- "$@"; } 2>/dev/null)$nl
+  for f in "$@"; do case $owned in *": $f$nl"* | *": ${f#/usr}$nl"*) ;; *) show "$f" ;; esac; done
 }
 homes() { while IFS=: read -r n x u g c h s; do case $h in /*) printf '%s %s\n' "$n" "$h" ;; esac; done </etc/passwd | sort -u; }
 conffile() { # PATH PACKAGE: prints the path if it is not what the package brought
@@ -79,7 +81,8 @@ const UNITS: &str = r#"want=$1; set --
 each() {
   for f in "$1"/* "$1"/*.d/*; do
     [ -f "$f" ] || [ -L "$f" ] || continue
-    case $f in *.wants/* | *.requires/* | *.upholds/* | */.*) continue ;; esac
+    case $1 in /usr/lib/*) [ ! -L "$f" ] || continue ;; esac
+    case $f in *.wants/* | *.requires/* | *.upholds/*) continue ;; esac
     b=${f##*/}; case $f in *.d/*) b=${f%/*}; b=${b##*/}; b=${b%.d} ;; esac
     case $want:$b in t:*.timer | t:timer) ;; t:*) continue ;; o:*.timer | o:timer) continue ;; esac
     if [ -L "$f" ]; then
@@ -92,7 +95,7 @@ each() {
 }
 found=
 for d in /etc/systemd/system /etc/systemd/user /etc/systemd/system.control /run/systemd/system /run/systemd/system.control \
-  /usr/local/lib/systemd/system /usr/local/lib/systemd/user; do each "$d"; done
+  /usr/local/lib/systemd/system /usr/local/lib/systemd/user /usr/lib/systemd/system /usr/lib/systemd/user; do each "$d"; done
 [ "$want" = t ] && each /run/systemd/transient
 homes | { while read -r n h; do
     for d in "$h/.config/systemd/user" "$h/.local/share/systemd/user"; do [ -d "$d" ] && each "$d"; done
@@ -130,7 +133,8 @@ const PACKAGE_CONFIG: &str = r#"{
 const STARTUP: &str = r#"set --
 for f in /etc/init.d/* /etc/rc.local /etc/profile.d/* /etc/ld.so.preload /etc/ld.so.conf.d/* /etc/udev/rules.d/* /etc/modules-load.d/* \
   /etc/modprobe.d/* /etc/pam.d/* /etc/update-motd.d/* /etc/network/if-*.d/* /etc/NetworkManager/dispatcher.d/* /etc/dhcp/dhclient-*.d/* \
-  /etc/environment.d/* /etc/binfmt.d/* /etc/tmpfiles.d/* /etc/logrotate.d/* /etc/kernel/*.d/* /etc/xdg/autostart/*; do
+  /etc/environment.d/* /etc/binfmt.d/* /etc/tmpfiles.d/* /etc/logrotate.d/* /etc/kernel/*.d/* /etc/xdg/autostart/* \
+  /etc/systemd/*-generators/* /usr/local/lib/systemd/*-generators/* /run/systemd/*-generators/* /etc/ssh/sshrc; do
   # Debian makes PAM's common files itself, on each host anew.
   case $f in /etc/pam.d/common-*) continue ;; esac
   [ -f "$f" ] || [ -L "$f" ] && set -- "$@" "$f"
@@ -139,10 +143,42 @@ list "$@"
 :
 "#;
 
-const SETUID: &str = r"set -f; IFS=$nl
-list $(find /usr /bin /sbin /opt /srv /etc /home /root /tmp /var/tmp /usr/local -xdev \( -path /var/lib/docker -o -path /usr/share \) -prune -o -type f -perm /6000 -print 2>/dev/null | sort -u)
+/// Programs that give more than their caller has. A path: no package brought it. `p PATH`: a package
+/// did, which as far as is known does not set that bit. `c PATH CAPABILITIES`: no package brought
+/// it; `k PATH CAPABILITIES`: one did.
+const SETUID: &str = r#"set -f; IFS=$nl; PATH=$PATH:/usr/sbin:/sbin
+programs() { find /usr /bin /sbin /opt /srv /etc /home /root /tmp /var/tmp /usr/local -xdev \( -path /var/lib/docker -o -path /usr/share \) -prune -o -type f "$@" 2>/dev/null; }
+s=$(programs -perm /6000 -print | sort -u)
+list $s
+o=$nl$(dpkg-statoverride --list 2>/dev/null)$nl
+for f in $s; do
+  case $owned in *": $f$nl"* | *": ${f#/usr}$nl"*) ;; *) continue ;; esac
+  case ${f##*/} in
+    su | sudo | sudoedit | mount | umount | passwd | chsh | chfn | gpasswd | newgrp | chage | expiry | unix_chkpwd | pam_extrausers_chkpwd | \
+    ssh-agent | ssh-keysign | dbus-daemon-launch-helper | polkit-agent-helper-1 | pkexec | fusermount | fusermount3 | ntfs-3g | crontab | \
+    wall | write | write.ul | bsd-write | at | mount.* | umount.* | newuidmap | newgidmap | utempter | Xorg.wrap | chrome-sandbox | postdrop | \
+    postqueue | postlog | exim4 | screen | mlocate | plocate | locate | snap-confine | dotlockfile | lockfile | procmail | pppd | ping | ping6 | \
+    traceroute6* | arping | mtr-packet | mail-lock | mail-unlock | mail-touchlock | camel-lock-helper* | dma* | ssmtp | opensmtpd | sensible-mda | \
+    ksu | vmware-user-suid-wrapper | spice-client-glib-usb-acl-helper | xterm | doas | sendmail | sg | login | telnetlogin | ecryptfs* | kppp) continue ;;
+  esac
+  case $o in *" $f$nl"* | *" ${f#/usr}$nl"*) continue ;; esac
+  printf 'p '; show "$f"
+done
+if command -v getcap >/dev/null; then
+  c=$(programs -perm /111 -print0 | xargs -0 -r getcap 2>/dev/null)
+  if [ -n "$c" ]; then
+    set --
+    for l in $c; do f=${l% *}; set -- "$@" "${f%" ="}"; done
+    list "$@" >/dev/null
+    for l in $c; do
+      f=${l% *}; f=${f%" ="}; k=c
+      case $owned in *": $f$nl"* | *": ${f#/usr}$nl"*) k=k ;; esac
+      printf '%s ' $k; show "$f ${l##* }"
+    done
+  fi
+fi
 :
-";
+"#;
 
 /// What must be asked about a place.
 pub(super) fn question(place: &Place) -> Question {

@@ -30,7 +30,7 @@ pub(super) fn compare(place: &Place, answer: &Answer, claims: &[&Claim], login: 
         Place::Repositories => file("repository", Severity::Security, "nobody declared this source, key or setting of apt"),
         Place::PackageConfig => file("package_config", Severity::Config, "it is not as its package brought it, and nobody declared it"),
         Place::Startup => file("startup", Severity::Security, "code starts by this file, and nobody declared it"),
-        Place::Setuid => file("setuid", Severity::Security, "no package brought this program, which runs as its owner"),
+        Place::Setuid => programs(&lines, claims),
         Place::Directory(_) => file("file", Severity::Config, "nobody declared this file"),
     }
 }
@@ -57,6 +57,31 @@ fn files(place: &Place, lines: &[&str], claims: &[&Claim], kind: &str, severity:
             item(place, kind, path, severity, what, Target::Path((*path).to_owned()))
         })
         .collect()
+}
+
+/// Capabilities that packages give to tools of the network.
+const USUAL: &[&str] = &["cap_net_raw", "cap_net_admin", "cap_net_bind_service", "cap_sys_nice"];
+
+/// Programs that give more than their caller has.
+fn programs(lines: &[&str], claims: &[&Claim]) -> Vec<Undeclared> {
+    let place = Place::Setuid;
+    let one = |path: &str, what: &str| item(&place, "setuid", path, Severity::Security, what, Target::Path(path.to_owned()));
+    let mut out = files(&place, lines, claims, "setuid", Severity::Security, "no package brought this program, which runs as its owner");
+    for line in lines {
+        match line.split_once(' ') {
+            Some(("p", path)) => out.push(one(path, "it runs as its owner or group, and its package is not known to want that")),
+            Some((word @ ("c" | "k"), rest)) => {
+                let Some((path, capabilities)) = rest.rsplit_once(' ') else { continue };
+                let names = capabilities.split(['=', '+']).next().unwrap_or_default();
+                let usual = !names.is_empty() && names.split(',').all(|name| USUAL.contains(&name));
+                if word == "c" || !usual {
+                    out.push(one(path, &format!("whoever runs it has {capabilities}: nobody declared that")));
+                }
+            }
+            _ => {}
+        }
+    }
+    out
 }
 
 /// Where a file decides who may do what.

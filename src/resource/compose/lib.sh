@@ -66,7 +66,8 @@ wait_ids() {
       case $status/$health in
         running/healthy) ;;
         running/none) [ "$one" = 0 ] || good=0 ;;
-        */unhealthy) return 1 ;;
+        # shellcheck disable=SC2086
+        */unhealthy) if in_list "$id" ${stale:-}; then good=0; else return 1; fi ;;
         exited/*)
           if [ "$one" = 1 ] && [ "$code" = 0 ]; then :; elif [ "$policy" = no ] || [ -z "$policy" ] || [ "$one" = 1 ]; then return 1; else good=0; fi ;;
         dead/* | gone/*) return 1 ;;
@@ -107,8 +108,15 @@ sick() { # ID: whether the container is not as it should be
 # ---- one service; ups RELEASE SERVICE ARGUMENT... --------------------------------------------------------------
 ups() { r=$1 s=$2; shift 2; compose "$r" up -d --no-deps --no-build --pull "$pull" "$@" "$s"; }
 start() { # SERVICE ONE_SHOT COUNT
-  # Compose leaves a paused container as it is.
-  for id in $(ids "$1"); do [ "$(docker inspect -f '{{.State.Paused}}' "$id")" != true ] || docker unpause "$id" >/dev/null; done
+  stale=''
+  for id in $(ids "$1"); do
+    case $(docker inspect -f '{{.State.Paused}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' "$id") in
+      # Compose leaves a paused container as it is. Its health checks failed meanwhile, which says nothing.
+      true*) docker unpause "$id" >/dev/null; stale="$stale $id" ;;
+      # One that is ill does not get well by being left alone.
+      'false unhealthy') docker restart "$id" >/dev/null ;;
+    esac
+  done
   ups "$new" "$1" --no-recreate --scale "$1=$3" && wait_service "$@" || { report_once "$1"; return 1; }
 }
 recreate() { # SERVICE ONE_SHOT COUNT
