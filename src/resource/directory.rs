@@ -11,7 +11,8 @@ use crate::resource::argument::{Account, FileMode, absolute, octal};
 use crate::resource::copy::Presence;
 use crate::resource::file::remove_tree;
 use crate::resource::fragment;
-use crate::resource::observe::{PathKind, PathState, Question, View};
+use crate::resource::marks;
+use crate::resource::observe::{Mark, PathKind, PathState, Question, View};
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Resource, ResourceId};
 use crate::shell::Script;
@@ -35,9 +36,21 @@ pub struct Directory {
     /// Give everything below the same owner and group. The mode is the directory's own.
     #[serde(default)]
     recurse: bool,
+    /// `keep` leaves an access list (`setfacl`) alone; otherwise, where `mode` is given, it goes.
+    #[serde(default)]
+    acl: AccessList,
     /// `absent` removes the directory with all that is in it.
     #[serde(default)]
     state: Presence,
+}
+
+/// What becomes of an access list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum AccessList {
+    #[default]
+    Remove,
+    Keep,
 }
 
 impl Kind for Directory {
@@ -56,7 +69,7 @@ impl Kind for Directory {
             return Err(BuildError::field("recurse", "`recurse` has nothing to set").hint("give `owner` or `group`"));
         }
         let with = DirectoryResource::with(path, self.mode, self.owner, self.group);
-        Ok(vec![Box::new(DirectoryResource { recurse: self.recurse, state: self.state, ..with })])
+        Ok(vec![Box::new(DirectoryResource { recurse: self.recurse, acl: self.acl, state: self.state, ..with })])
     }
 }
 
@@ -68,12 +81,13 @@ pub(super) struct DirectoryResource {
     owner: Option<Account>,
     group: Option<Account>,
     recurse: bool,
+    acl: AccessList,
     state: Presence,
 }
 
 impl DirectoryResource {
     pub(super) fn with(path: String, mode: Option<FileMode>, owner: Option<Account>, group: Option<Account>) -> Self {
-        Self { path, mode, owner, group, recurse: false, state: Presence::Present }
+        Self { path, mode, owner, group, recurse: false, acl: AccessList::Remove, state: Presence::Present }
     }
 
     fn owner(&self) -> Option<&str> {
@@ -114,9 +128,17 @@ impl DirectoryResource {
     }
 
     fn adjust(&self, state: &PathState, view: &View<'_>) -> Result<Plan, Undecided> {
+        let mut state = state.clone();
+        state.marks.retain(|mark| !(self.acl == AccessList::Keep && *mark == Mark::Acl));
+        let state = &state;
         let mut plan = Plan { changes: attribute_changes(state, self.owner.as_ref(), self.group.as_ref(), self.mode), ..Plan::default() };
         if !plan.changes.is_empty() {
-            let script = fragment::attributes(&self.path, self.owner(), self.group(), self.mode.map(|mode| mode.0));
+            let script = marks::clear(&self.path, state).append(fragment::attributes(
+                &self.path,
+                self.owner(),
+                self.group(),
+                self.mode.map(|mode| mode.0),
+            ));
             plan = plan.step(Step::new(format!("set owner and mode of {}", self.path), script));
         }
         if self.recurse {
@@ -154,6 +176,10 @@ pub(super) fn attribute_changes(
     }
     if let Some(mode) = mode.filter(|mode| mode.0 != state.mode) {
         changes.push(Change::of("mode", octal(state.mode), octal(mode.0)));
+    }
+    // A mode is declared to say who may do what.
+    if mode.is_some() {
+        changes.extend(marks::changes(state));
     }
     changes
 }

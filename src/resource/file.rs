@@ -10,6 +10,7 @@ use crate::resource::argument::{Account, FileMode, absolute};
 use crate::resource::directory::{Directory, attribute_changes};
 use crate::resource::fragment::{self, Expect, Write};
 use crate::resource::managed::{Body, check_parent};
+use crate::resource::marks;
 use crate::resource::observe::{PathKind, PathState, Question, View};
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Resource, ResourceId};
@@ -138,7 +139,7 @@ impl File {
             return Plan::in_sync();
         }
         let (owner, group) = self.names();
-        let script = fragment::attributes(&self.path, owner, group, self.mode.map(|mode| mode.0));
+        let script = marks::clear(&self.path, state).append(fragment::attributes(&self.path, owner, group, self.mode.map(|mode| mode.0)));
         Plan { changes, ..Plan::default() }.step(Step::new(format!("set owner and mode of {}", self.path), script))
     }
 

@@ -13,10 +13,12 @@ use crate::resource::copy::Presence;
 use crate::resource::directory::attribute_changes;
 use crate::resource::fragment::{self, Expect, Write};
 use crate::resource::managed::{Body, check_parent};
+use crate::resource::marks;
 use crate::resource::observe::{PathKind, PathState, Question, View};
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Kind, Resource, ResourceId};
 use crate::secret::{Text, sha256};
+use crate::shell::Script;
 
 /// Makes sure that a line is in a file, or is not.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -242,8 +244,9 @@ impl LineResource {
             make_parent: false,
             record: None,
         };
+        let unlock = state.map_or_else(Script::new, |state| marks::unlock(&self.spec.path, state));
         Plan { changes: edited.changes, ..Plan::default() }
-            .step(Step::new(format!("edit {}", self.spec.path), write.script()))
+            .step(Step::new(format!("edit {}", self.spec.path), unlock.append(write.script())))
             .effect(Effect::Path(self.spec.path.clone()))
     }
 }
@@ -298,7 +301,7 @@ impl Resource for LineResource {
             }
             let owner = self.spec.owner.as_ref().map(|owner| owner.0.as_str());
             let group = self.spec.group.as_ref().map(|group| group.0.as_str());
-            let script = fragment::attributes(path, owner, group, self.spec.mode.map(|mode| mode.0));
+            let script = marks::clear(path, state).append(fragment::attributes(path, owner, group, self.spec.mode.map(|mode| mode.0)));
             return Ok(Plan { changes: attributes, ..Plan::default() }
                 .step(Step::new(format!("set owner and mode of {path}"), script))
                 .effect(Effect::Path(path.clone())));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::resource::argument::{Account, octal, parent};
 use crate::resource::fragment::{self, Expect, Write};
+use crate::resource::marks;
 use crate::resource::observe::{PathKind, PathState, Question, View};
 use crate::resource::plan::{Change, Effect, Plan, Shown, Step, Undecided, Upload};
 use crate::secret::{SecretName, Text, sha256};
@@ -150,7 +151,12 @@ impl ManagedFile {
             return Ok(plan);
         }
         let effect = Effect::Path(self.path.clone());
-        let step = if same && state.is_some_and(|state| state.kind == PathKind::File) { self.adjust() } else { self.write(view, &expect)? };
+        // A new file has no access list and no capabilities, whatever tools the host lacks.
+        let plain = state.is_some_and(|state| state.kind == PathKind::File && state.marks.is_empty() && !self.leaks(state));
+        let mut step = if same && plain { self.adjust() } else { self.write(view, &expect)? };
+        if let Some(state) = state {
+            step.script = marks::unlock(&self.path, state).append(step.script);
+        }
         Ok(plan.step(step).effect(effect))
     }
 
@@ -190,7 +196,16 @@ impl ManagedFile {
         if let Some(group) = self.group.as_ref().filter(|group| !group.is(&state.group, state.gid)) {
             changes.push(Change::of("group", &state.group, &group.0));
         }
+        if self.leaks(state) {
+            changes.push(Change::of("names", format!("{}: the secret can be read by another one", state.names), "1"));
+        }
+        changes.extend(marks::changes(state));
         changes
+    }
+
+    /// A hard link keeps what a secret's file holds, wherever that is.
+    fn leaks(&self, state: &PathState) -> bool {
+        state.kind == PathKind::File && state.names > 1 && !self.body.secrets().is_empty()
     }
 
     fn adjust(&self) -> Step {
@@ -275,7 +290,8 @@ pub fn remove_file(view: &View<'_>, path: &str) -> Result<Plan, Undecided> {
     if state.kind == PathKind::Directory {
         return Err(Undecided::Refused(format!("`{path}` is a directory: remove it with `file` and `state: absent`")));
     }
-    let script = crate::shell::Script::sh("rm -f -- {} && rm -f -- {}\n", &[path, &crate::resource::interview::secret_record(path)]);
+    let record = crate::resource::interview::secret_record(path);
+    let script = marks::unlock(path, state).then("rm -f -- {} && rm -f -- {}\n", &[path, &record]);
     Ok(Plan::in_sync()
         .change(Change::remove("file", path))
         .step(Step::new(format!("remove {path}"), script))

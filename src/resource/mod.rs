@@ -32,6 +32,7 @@ pub mod interview;
 pub mod kernel_module;
 pub mod lineinfile;
 pub mod managed;
+pub mod marks;
 pub mod names;
 pub mod observe;
 pub mod openpgp;

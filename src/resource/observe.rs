@@ -92,6 +92,23 @@ pub struct PathState {
     pub size: u64,
     /// A link's target.
     pub target: Option<String>,
+    /// How many names the file has.
+    pub names: u64,
+    /// What a file or directory carries besides, as far as the host's tools tell.
+    pub marks: Vec<Mark>,
+}
+
+/// Something on a path that neither its owner nor its mode shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// An access list, or a default one.
+    Acl,
+    /// Capabilities that its process gets, as `getcap` prints them.
+    Capabilities(String),
+    /// Nobody can change it.
+    Immutable,
+    /// It can only grow.
+    AppendOnly,
 }
 
 /// A file that holds secrets, compared on the host.
@@ -152,6 +169,10 @@ pub struct UserState {
     pub group: String,
     /// Supplementary groups, sorted.
     pub groups: Vec<String>,
+    /// The day from which nobody can log in as it, counted from 1970-01-01.
+    pub expires: Option<i64>,
+    /// Whether that day has come, by the host's clock.
+    pub expired: bool,
 }
 
 /// A line of `getent group`.
@@ -185,6 +206,11 @@ impl Observations {
     #[must_use]
     pub fn get(&self, question: &Question) -> Option<&Answer> {
         self.answers.get(question)
+    }
+
+    /// The answer to a question, to be added to.
+    pub fn get_mut(&mut self, question: &Question) -> Option<&mut Answer> {
+        self.answers.get_mut(question)
     }
 
     /// Takes over all answers of another round.

@@ -3,6 +3,7 @@
 //! It owns how such a file is compared and swapped in whole. It leaves alone everything that users
 //! declare with `file`, `copy` or `template`, which are kinds of their own.
 
+use crate::resource::marks;
 use crate::resource::observe::{Question, View};
 use crate::resource::plan::{Change, Undecided};
 use crate::secret::{Text, sha256};
@@ -48,6 +49,8 @@ impl OwnFile {
         if (state.uid, state.gid) != (0, 0) {
             changes.push(Change::of(format!("{} owner", self.path), format!("{}:{}", state.owner, state.group), "root:root"));
         }
+        changes
+            .extend(marks::changes(state).into_iter().map(|change| Change { field: format!("{} {}", self.path, change.field), ..change }));
         Ok(changes)
     }
 
@@ -58,12 +61,14 @@ impl OwnFile {
     /// As [`View::digest`].
     pub(super) fn write(&self, view: &View<'_>) -> Result<Script, Undecided> {
         let observed = view.digest(&self.path)?.map_or("", String::as_str);
-        Ok(Script::sh(
-            "( f={}; have=; if [ -e \"$f\" ]; then have=$(sha256sum <\"$f\"); have=${have%% *}; fi\n[ \"$have\" = {} ] || exit 97\n",
-            &[&self.path, observed],
-        )
-        .append(self.swap())
-        .then(") || exit $?\n", &[]))
+        let unlock = view.path(&self.path)?.map_or_else(Script::new, |state| marks::unlock(&self.path, state));
+        Ok(unlock
+            .then(
+                "( f={}; have=; if [ -e \"$f\" ]; then have=$(sha256sum <\"$f\"); have=${have%% *}; fi\n[ \"$have\" = {} ] || exit 97\n",
+                &[&self.path, observed],
+            )
+            .append(self.swap())
+            .then(") || exit $?\n", &[]))
     }
 
     /// The same without a look at what is there: for scripts that run after a confirmation.
@@ -111,6 +116,8 @@ pub(super) mod testing {
             gid: 0,
             size: content.len() as u64,
             target: None,
+            names: 1,
+            marks: Vec::new(),
         };
         observed.insert(Question::Path(path.into()), Answer::Path(Some(state)));
         observed.insert(Question::Digest(path.into()), Answer::Digest(Some(sha256(content.as_bytes()))));

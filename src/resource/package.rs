@@ -69,6 +69,10 @@ const DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// The key of what apt's lists hold; a changed repository has this effect.
 pub(super) const LISTS: &str = "apt-lists";
 
+/// Which version each held package had when it was held: `PATH:VERSION`, one file each.
+const HELD: &str = "/var/lib/soc-provision/held";
+const HELD_VERSIONS: &str = "grep -asH '' /var/lib/soc-provision/held/*; :\n";
+
 /// Prints the seconds since the lists were fetched; nothing if they never were.
 const LISTS_AGE: &str = "n=0; for f in /var/lib/apt/periodic/update-success-stamp /var/lib/soc-provision/apt-lists /var/lib/apt/lists; do \
     [ -e \"$f\" ] || continue; for l in /var/lib/apt/lists/*_Packages*; do [ -e \"$l\" ] || n=1; break; done; [ $n = 0 ] || break; \
@@ -178,6 +182,22 @@ impl Package {
         self.spec.update_cache.then(|| Question::Raw { key: "apt-lists-age".to_owned(), script: Script::sh(LISTS_AGE, &[]) })
     }
 
+    /// The versions that held packages had; one question for all of a host.
+    fn held(&self) -> Option<Question> {
+        let script = Script::sh(HELD_VERSIONS, &[]);
+        (self.spec.state == State::Hold).then(|| Question::Raw { key: "held-versions".to_owned(), script })
+    }
+
+    /// The version that a package stays at: what it was when it was held, if what is declared still
+    /// allows that.
+    fn held_version(&self, view: &View<'_>, wanted: &Wanted) -> Result<Option<String>, Undecided> {
+        let Some(question) = self.held() else { return Ok(None) };
+        let seen = view.raw(&question)?;
+        let start = format!("{HELD}/{}:", wanted.name);
+        let version = seen.stdout.lines().find_map(|line| line.strip_prefix(&start)).map(str::to_owned);
+        Ok(version.filter(|version| wanted.accepts(version)))
+    }
+
     /// What apt would install; asked without its caches, which it would write.
     fn policy(&self) -> Option<Question> {
         (self.spec.state == State::Latest).then(|| {
@@ -210,7 +230,8 @@ impl Package {
             let gone = state.filter(|state| self.spec.purge || state.abbrev.as_bytes().get(1) != Some(&b'c'));
             return Ok(gone.map(|state| Change::remove(field, version(state))));
         }
-        let target = || wanted.version.clone().unwrap_or_else(|| "installed".to_owned());
+        let held = self.held_version(view, wanted)?;
+        let target = || held.clone().or_else(|| wanted.version.clone()).unwrap_or_else(|| "installed".to_owned());
         let Some(installed) = installed else {
             return Ok(Some(match state {
                 Some(broken) if broken.abbrev.as_bytes().get(1) != Some(&b'c') => {
@@ -219,7 +240,7 @@ impl Package {
                 _ => Change::add(field, target()),
             }));
         };
-        if !wanted.accepts(&installed.version) {
+        if !wanted.accepts(&installed.version) || held.as_ref().is_some_and(|held| *held != installed.version) {
             return Ok(Some(Change::of(field, version(installed), target())));
         }
         if self.spec.state == State::Hold && !installed.is_held() {
@@ -239,13 +260,13 @@ impl Package {
         Ok((!fresh).then(|| Change::of("package lists", before, "fetched")))
     }
 
-    fn script(&self, update: bool) -> Script {
+    fn script(&self, view: &View<'_>, update: bool) -> Result<Script, Undecided> {
         let mut script = Script::sh(include_str!("package/apt.sh"), &[]).then("repair\n", &[]);
         if update {
             script = script.then("update || exit 1\n", &[]);
         }
         if self.wanted.is_empty() {
-            return script;
+            return Ok(script);
         }
         script = match self.spec.state {
             State::Absent => script.then(
@@ -261,14 +282,20 @@ impl Package {
             ),
         };
         for wanted in &self.wanted {
-            script = script.then(" {}", &[&wanted.argument()]);
+            let held = self.held_version(view, wanted)?.map(|version| format!("{}={version}", wanted.name));
+            script = script.then(" {}", &[&held.unwrap_or_else(|| wanted.argument())]);
         }
         script = script.then(" || exit 1\n", &[]);
         if self.spec.state == State::Hold {
             script = self.wanted.iter().fold(script.then("apt-mark hold", &[]), |script, wanted| script.then(" {}", &[&wanted.name]));
             script = script.then(" || exit 1\n", &[]);
+            script = self
+                .wanted
+                .iter()
+                .fold(script.then("mkdir -p {} || exit 1\nfor p in", &[HELD]), |script, wanted| script.then(" {}", &[&wanted.name]));
+            script = script.then("; do dpkg-query -W -f '${Version}\n' -- \"$p\" >{}/\"$p\" || exit 1; done\n", &[HELD]);
         }
-        script
+        Ok(script)
     }
 }
 
@@ -285,7 +312,7 @@ impl Resource for Package {
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
         let names = self.wanted.iter().map(|wanted| Question::Package(wanted.name.clone()));
-        names.chain(self.age()).chain(self.policy()).collect()
+        names.chain(self.age()).chain(self.policy()).chain(self.held()).collect()
     }
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
@@ -314,7 +341,7 @@ impl Resource for Package {
             plan = plan.note("what is the latest is known only once the lists are fetched");
         }
         let what = if self.spec.state == State::Absent { "remove" } else { "install" };
-        let step = Step::new(format!("{what} {}", self.id().name), self.script(update));
+        let step = Step::new(format!("{what} {}", self.id().name), self.script(view, update)?);
         Ok(plan.step(step.deadline(DEADLINE).surviving()))
     }
 }

@@ -219,6 +219,8 @@ mod tests {
                 gid: 0,
                 size: 0,
                 target: None,
+                names: 1,
+                marks: Vec::new(),
             };
             seen.insert(Question::Path("/etc/apt/sources.list.d".into()), crate::resource::observe::Answer::Path(Some(directory)));
             seen

@@ -4,6 +4,8 @@
 //! setting. A network setting that can cut the controller off is guarded: changed at run time,
 //! confirmed by a new login, and only then written to its file.
 
+mod boot;
+
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -110,6 +112,18 @@ impl Setting {
         crate::resource::interview::sysctl_path(&self.name)
     }
 
+    /// A file that has its way at boot with another value than the declared one.
+    fn overridden(&self, view: &View<'_>, wanted: &str) -> Result<Option<Plan>, Undecided> {
+        let Some((path, value)) = boot::winner(&view.raw(&boot::question())?.stdout, &self.name) else { return Ok(None) };
+        // What is in our own file is compared as a file.
+        if path == self.path || value == wanted {
+            return Ok(None);
+        }
+        let step = Step::new(format!("silence {} in {path}", self.name), boot::silence(&path, &self.name));
+        let change = Change::of("at boot", format!("{value}, by {path}"), wanted);
+        Ok(Some(Plan::in_sync().change(change).step(step).effect(Effect::Path(path))))
+    }
+
     fn guard(&self, persist: Option<Script>) -> Option<Guard> {
         let last = self.name.rsplit(['.', '/']).next().unwrap_or_default();
         if !self.name.starts_with("net") || !CUTTING.contains(&last) {
@@ -137,7 +151,7 @@ impl Resource for Setting {
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
         match &self.file {
-            Some(file) => file.questions().into_iter().chain([Question::Sysctl(self.name.clone())]).collect(),
+            Some(file) => file.questions().into_iter().chain([Question::Sysctl(self.name.clone()), boot::question()]).collect(),
             None => vec![Question::Path(self.path.clone())],
         }
     }
@@ -154,6 +168,9 @@ impl Resource for Setting {
         for change in &mut on_disk.changes {
             change.field = format!("on disk: {}", change.field);
         }
+        if let Some(other) = self.overridden(view, wanted)? {
+            on_disk = on_disk.and(other);
+        }
         if seen == wanted {
             return Ok(on_disk);
         }
@@ -163,7 +180,8 @@ impl Resource for Setting {
             .change(Change::of("value", seen, wanted))
             .step(Step::new(format!("set {} to {wanted}", self.name), set))
             .effect(Effect::Sysctl(self.name.clone()));
-        let persist = on_disk.steps.first().map(|step| step.script.clone());
+        let alone = |script: Script| Script::sh("( ", &[]).append(script).then(") || exit $?\n", &[]);
+        let persist = on_disk.steps.iter().map(|step| step.script.clone()).reduce(|first, next| alone(first).append(alone(next)));
         plan.guard = self.guard(persist);
         if plan.guard.is_some() {
             on_disk.steps.clear();

@@ -232,6 +232,8 @@ mod tests {
             gid: 0,
             size: 1,
             target: None,
+            names: 1,
+            marks: Vec::new(),
         };
         observed.insert(Question::Path(path.into()), Answer::Path(Some(state)));
         observed.insert(Question::Digest(path.into()), Answer::Digest(Some(sha256(content.as_bytes()))));

@@ -57,6 +57,11 @@ pub struct User {
     /// `on_create` sets the password of a new user only.
     #[serde(default)]
     update_password: UpdatePassword,
+    /// The day from which nobody can log in as it: `2027-01-31`, `never`, or Ansible's seconds since
+    /// 1970. Unless given, a day to come is left alone; one that has come is taken away.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    expires: Option<Expiry>,
     /// `absent` removes the user.
     #[serde(default)]
     state: Presence,
@@ -71,6 +76,43 @@ enum UpdatePassword {
     #[default]
     Always,
     OnCreate,
+}
+
+/// When an account ends: a day counted from 1970-01-01, or never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Expiry(Option<i64>);
+
+impl<'de> Deserialize<'de> for Expiry {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        if let Ok(date) = text.parse::<jiff::civil::Date>() {
+            let days = date.since(EPOCH).map(|span| i64::from(span.get_days()));
+            return days.map(|days| Self(Some(days))).map_err(serde::de::Error::custom);
+        }
+        match text.split('.').next().unwrap_or_default().parse::<i64>() {
+            Ok(seconds) => Ok(Self((seconds >= 0).then_some(seconds / 86_400))),
+            Err(_) => Err(serde::de::Error::custom(format!("`{text}` is not a day: write it as in `2027-01-31`, or `never`"))),
+        }
+    }
+}
+
+const EPOCH: jiff::civil::Date = jiff::civil::date(1970, 1, 1);
+
+impl Expiry {
+    /// As people write it.
+    fn day(self) -> String {
+        let date = self.0.and_then(|days| EPOCH.checked_add(jiff::Span::new().try_days(days).ok()?).ok());
+        date.map_or_else(|| "never".to_owned(), |date| date.to_string())
+    }
+
+    /// As `usermod -e` takes it.
+    fn argument(self) -> String {
+        if self.0.is_some() { self.day() } else { String::new() }
+    }
 }
 
 fn yes() -> bool {
@@ -176,6 +218,7 @@ impl User {
             ("shell", " -s {}", self.shell.clone()),
             ("home", " -d {}", self.home.clone()),
             ("comment", " -c {}", self.comment.clone()),
+            ("expires", " -e {}", self.expires.filter(|expires| expires.0.is_some()).map(Expiry::argument)),
         ];
         for (field, option, value) in options {
             if let Some(value) = value {
@@ -215,6 +258,11 @@ impl User {
             if wanted != have {
                 set("groups", " -G {}", have.join(","), Some(wanted.join(",")));
             }
+        }
+        let (have, wanted) = (Expiry(seen.expires), self.expires.or(seen.expired.then_some(Expiry(None))));
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != have) {
+            script = script.then(" -e {}", &[&wanted.argument()]);
+            plan.changes.push(Change::of("expires", have.day(), wanted.day()));
         }
         if !plan.changes.is_empty() {
             plan = plan.step(Step::new(format!("change user {}", self.name), script.then(" -- {}\n", &[&self.name])));
@@ -304,6 +352,8 @@ mod tests {
             shell: "/bin/sh".into(),
             group: "ana".into(),
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            expires: None,
+            expired: false,
         }
     }
 
@@ -326,6 +376,27 @@ mod tests {
         assert_eq!(changes("user: {name: ana, group: ana, uid: 1001, shell: /bin/sh}", &[]), Vec::<String>::new());
         assert_eq!(changes("user: {name: ana, uid: 5, shell: /bin/bash}", &[]), ["uid: 1001 -> 5", "shell: /bin/sh -> /bin/bash"]);
         assert_eq!(changes("user: {name: ana, state: absent, remove: true}", &[]), ["user: ana -> -", "home: /home/ana -> -"]);
+    }
+
+    #[test]
+    fn an_account_that_has_ended_is_told_and_one_that_will_only_if_declared() {
+        let bench = Bench::default();
+        let plan = |yaml: &str, expires: Option<i64>, expired| {
+            let resource = bench.build(yaml);
+            let mut observed = absent(&*resource);
+            observed.insert(Question::User("ana".into()), Answer::User(Some(UserState { expires, expired, ..seen(&[]) })));
+            let plan = bench.plan(&*resource, &observed).unwrap();
+            (shown(&plan), plan.steps.first().map(|step| step.script.shown()))
+        };
+        assert_eq!(plan("user: {name: ana}", Some(30_000), false).0, Vec::<String>::new());
+        let (changes, script) = plan("user: {name: ana}", Some(1), true);
+        assert_eq!(changes, ["expires: 1970-01-02 -> never"]);
+        assert!(script.unwrap().contains("usermod -e ''"));
+        assert_eq!(plan("user: {name: ana, expires: 2027-01-31}", None, false).0, ["expires: never -> 2027-01-31"]);
+        assert_eq!(plan("user: {name: ana, expires: 2027-01-31}", Some(20_849), false).0, Vec::<String>::new());
+        assert_eq!(plan("user: {name: ana, expires: never}", Some(20_849), false).0, ["expires: 2027-01-31 -> never"]);
+        assert_eq!(plan("user: {name: ana, expires: -1}", None, false).0, Vec::<String>::new());
+        assert!(bench.try_build("user: {name: ana, expires: soon}").is_err());
     }
 
     #[test]

@@ -36,6 +36,13 @@ fn listing(before: &'static str, names: &[&str]) -> Script {
     names.iter().fold(Script::sh(before, &[]), |script, name| script.then(" {}", &[name]))
 }
 
+/// What paths carry besides owner and mode: a line of `ls` for each that has an access list, one of
+/// `lsattr` for each that is locked, one of `getcap` for each that has capabilities. A host that
+/// lacks a tool has nothing to say; what has none of these costs no line.
+const MARKS: &str = "; PATH=$PATH:/usr/sbin:/sbin; { ls -dlU --quoting-style=c -- \"$@\"; \
+    if command -v lsattr >/dev/null; then lsattr -d -- \"$@\"; fi; if command -v getcap >/dev/null; then getcap \"$@\"; fi; } 2>/dev/null \
+    | grep -a -e '^[^ /]*+ ' -e '^[^ /]*[ia][^ /]* /' -e '^/'; :; }";
+
 /// What stands for the found paths in `find -exec`.
 const FOUND: &str = "{}";
 
@@ -60,8 +67,9 @@ fn files(topics: &Topics<'_>, nonce: &str) -> Script {
     let mut script = Script::new();
     for (index, paths) in batches(&topics.paths).into_iter().enumerate() {
         // `%N` in the literal style is the name, ` -> ` and a link's target.
-        let stat = r"QUOTING_STYLE=literal stat --printf='%f\0%u\0%g\0%s\0%U\0%G\0%n\0%N\0' --";
+        let stat = r"QUOTING_STYLE=literal stat --printf='%f\0%u\0%g\0%s\0%U\0%G\0%n\0%N\0%h\0' --";
         script = script.append(section(&format!("stat{index}"), nonce, listing(stat, paths)));
+        script = script.append(section(&format!("marks{index}"), nonce, listing("{ set --", paths).then(MARKS, &[])));
     }
     for (index, paths) in batches(&topics.digests).into_iter().enumerate() {
         let command = listing("find", paths).then(" -maxdepth 0 -type f -exec sha256sum -z -- {} +", &[FOUND]);
@@ -109,6 +117,12 @@ fn system(topics: &Topics<'_>, nonce: &str) -> Script {
     }
     if !topics.users.is_empty() {
         script = script.append(section("passwd", nonce, listing("getent passwd --", &topics.users)));
+        // Names and days, no hashes.
+        script = script.append(section(
+            "expiry",
+            nonce,
+            Script::sh("{ if [ -r /etc/shadow ]; then date +%s; cut -d: -f1,8 /etc/shadow; fi; }", &[]),
+        ));
     }
     if !topics.users.is_empty() || !topics.groups.is_empty() {
         script = script.append(section("group", nonce, Script::sh("getent group", &[])));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::ask::batches;
 use super::{Section, Sections, Topics};
 use crate::resource::observe::{
-    Answer, GroupState, Observations, PackageState, PathKind, PathState, Question, RawOutput, SecretFileState, UnitState, UserState,
+    Answer, GroupState, Mark, Observations, PackageState, PathKind, PathState, Question, RawOutput, SecretFileState, UnitState, UserState,
 };
 use crate::secret::sha256;
 
@@ -15,6 +15,7 @@ pub(super) fn answer(topics: &Topics<'_>, sections: &Sections<'_>, out: &mut Obs
     }
     let each = [
         ("stat", &topics.paths, paths as Reader),
+        ("marks", &topics.paths, marks),
         ("digest", &topics.digests, digests),
         ("content", &topics.contents, contents),
         ("secret", &topics.secret_files, secret_files),
@@ -73,7 +74,7 @@ fn left_out(section: &Section<'_>, path: &str, all: &[&str]) -> Option<String> {
 
 fn paths(section: &Section<'_>, names: &[&str], out: &mut Observations) {
     let found = fields(section.stdout);
-    let states: HashMap<&str, &[String]> = found.as_chunks::<8>().0.iter().map(|record| (record[6].as_str(), record.as_slice())).collect();
+    let states: HashMap<&str, &[String]> = found.as_chunks::<9>().0.iter().map(|record| (record[6].as_str(), record.as_slice())).collect();
     let missing: Vec<&str> = names.iter().copied().filter(|name| !states.contains_key(name)).collect();
     // `stat` complains in the order asked, once for each path that it cannot tell.
     let complaints: Vec<&str> = section.stderr.lines().filter(|line| line.starts_with("stat: ")).collect();
@@ -112,7 +113,54 @@ fn path_state(record: &[String]) -> Option<PathState> {
         gid: record[2].parse().ok()?,
         size: record[3].parse().ok()?,
         target: target.filter(|_| kind == PathKind::Link),
+        names: record[8].parse().ok()?,
+        marks: Vec::new(),
     })
+}
+
+/// Adds to what `stat` told, which has been read.
+fn marks(section: &Section<'_>, names: &[&str], out: &mut Observations) {
+    let text = String::from_utf8_lossy(section.stdout);
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (name, mark) = if word.starts_with('/') {
+            let of = |name: &&&str| line.strip_prefix(**name).is_some_and(|rest| rest.starts_with(' '));
+            let Some(name) = names.iter().filter(of).max_by_key(|name| name.len()) else { continue };
+            (*name, Mark::Capabilities(line[name.len()..].trim_start_matches([' ', '=']).to_owned()))
+        } else if word.ends_with('+') {
+            let quoted = rest.find('"').map_or("", |at| &rest[at..]);
+            let Some(name) = names.iter().find(|name| quoted == c_quoted(name)) else { continue };
+            (*name, Mark::Acl)
+        } else {
+            let Some(name) = names.iter().find(|name| **name == rest) else { continue };
+            (*name, if word.contains('i') { Mark::Immutable } else { Mark::AppendOnly })
+        };
+        if let Some(Answer::Path(Some(state))) = out.get_mut(&Question::Path(name.to_owned()))
+            && matches!(state.kind, PathKind::File | PathKind::Directory)
+        {
+            state.marks.push(mark);
+        }
+    }
+}
+
+/// A name as `ls --quoting-style=c` prints it in the C locale.
+fn c_quoted(name: &str) -> String {
+    let mut out = String::from('"');
+    for byte in name.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => out.push(char::from(byte)),
+            _ => {
+                let named = [(7, 'a'), (8, 'b'), (9, 't'), (10, 'n'), (11, 'v'), (12, 'f'), (13, 'r')];
+                match named.iter().find(|(code, _)| *code == byte) {
+                    Some((_, letter)) => out.extend(['\\', *letter]),
+                    None => out.push_str(&format!("\\{byte:03o}")),
+                }
+            }
+        }
+    }
+    out.push('"');
+    out
 }
 
 fn digests(section: &Section<'_>, names: &[&str], out: &mut Observations) {
@@ -257,9 +305,15 @@ fn accounts(topics: &Topics<'_>, sections: &Sections<'_>, out: &mut Observations
     }
     let Some(passwd) = sections.get("passwd") else { return };
     let text = String::from_utf8_lossy(passwd.stdout).into_owned();
+    let expiry = sections.get("expiry").map_or_else(String::new, |section| String::from_utf8_lossy(section.stdout).into_owned());
+    let today = expiry.lines().next().and_then(|line| line.parse::<i64>().ok()).map_or(0, |seconds| seconds / 86_400);
     for name in &topics.users {
         let answer = match text.lines().find_map(|line| user_line(line, name, &groups)) {
-            Some(state) => Answer::User(Some(state)),
+            Some(mut state) => {
+                state.expires = expiry.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse().ok());
+                state.expired = state.expires.is_some_and(|day| day <= today);
+                Answer::User(Some(state))
+            }
             None if matches!(passwd.status, 0 | 2) => Answer::User(None),
             None => Answer::Failed(passwd.reason("`getent passwd` failed")),
         };
@@ -295,6 +349,8 @@ fn user_line(line: &str, name: &str, all: &[(&str, GroupState)]) -> Option<UserS
         shell: (*shell).to_owned(),
         group,
         groups,
+        expires: None,
+        expired: false,
     })
 }
 

@@ -234,3 +234,34 @@ fn recorded_docker_and_systemd_output() {
     assert_eq!(seen.get(&questions[6]), Some(&Answer::Unit(None)));
     assert!(matches!(seen.get(&questions[7]), Some(Answer::Failed(_))));
 }
+
+#[test]
+fn what_paths_carry_besides_is_told_of_the_right_one() {
+    use crate::resource::observe::Mark;
+    let names = ["/x/a", "/x/a b", "/x/\u{e4}\"\n", "/x/d", "/x/link"];
+    let questions: Vec<Question> = names.iter().map(|name| Question::Path((*name).to_owned())).collect();
+    let stat = names.iter().enumerate().fold(String::new(), |text, (index, name)| {
+        let mode = ["81a4", "81a4", "81a4", "41ed", "a1ff"][index];
+        format!("{text}{mode}\0{0}\0{0}\0{0}\0root\0root\0{name}\0{name}\0{1}\0", 0, 1)
+    });
+    let marks = "-rw-rw-r--+ 1 root root 0 Nov 28 04:18 \"/x/\\303\\244\\\"\\n\"\ndrwxr-xr-x+ 3 root root 4096 Nov 28 04:18 \"/x/d\"\n\
+        ----i---------e------- /x/a b\n-----a--------e------- /x/d\n/x/a b cap_net_raw=ep\n/x/a = cap_setuid+ep\n/x/link cap_setuid=ep\n";
+    let output = format!("\n{NONCE} stat0\n{stat}\n{NONCE}/ stat0 0\n\n{NONCE} marks0\n{marks}\n{NONCE}/ marks0 0\n\n{NONCE} end\n");
+    let seen = parse(&questions, NONCE, output.as_bytes());
+    let told: Vec<Vec<Mark>> = questions
+        .iter()
+        .map(|question| match seen.get(question) {
+            Some(Answer::Path(Some(state))) => state.marks.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let capable = |which: &str| Mark::Capabilities(which.to_owned());
+    let wanted = [
+        vec![capable("cap_setuid+ep")],
+        vec![Mark::Immutable, capable("cap_net_raw=ep")],
+        vec![Mark::Acl],
+        vec![Mark::Acl, Mark::AppendOnly],
+        Vec::new(),
+    ];
+    assert_eq!(told, wanted);
+}

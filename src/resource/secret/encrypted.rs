@@ -351,6 +351,8 @@ mod tests {
             gid: 1000,
             size: 9,
             target: None,
+            names: 1,
+            marks: Vec::new(),
         };
         let unit_state = UnitState {
             load: "loaded".into(),

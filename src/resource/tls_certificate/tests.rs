@@ -39,6 +39,8 @@ fn plan(bench: &Bench, yaml: &str, content: Option<&str>, state: &str) -> Result
             gid: 0,
             size: 1,
             target: None,
+            names: 1,
+            marks: Vec::new(),
         };
         observed.insert(Question::Path("/acme.json".into()), Answer::Path(Some(file)));
     }
