@@ -104,6 +104,15 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("a file is emptied", ": >/etc/soc/agent.conf", AGENT),
     m("a strict file is opened", "chmod 0644 /etc/soc/token.conf", &[("copy[/etc/soc/token.conf]", "config")]),
     m("a notice is edited", "echo hi >>/etc/soc/notice", &[("copy[/etc/soc/notice]", "info")]),
+    m("an access list on a file", "setfacl -m u:nobody:rw /etc/soc/agent.conf", AGENT),
+    m("an access list on a directory", "setfacl -m u:nobody:rwx /srv/soc", &[("directory[/srv/soc]", "config")]),
+    m("an access list for what will be in a directory", "setfacl -d -m u:nobody:rwx /srv/soc", &[("directory[/srv/soc]", "config")]),
+    m("a file gets capabilities", "setcap cap_setuid+ep /etc/soc/agent.conf", AGENT),
+    m("a file is made immutable", "chattr +i /etc/soc/agent.conf", AGENT),
+    m("a file is edited and made immutable", "echo x >>/etc/soc/agent.conf && chattr +i /etc/soc/agent.conf", AGENT),
+    m("a directory is made immutable", "chattr +i /srv/soc", &[("directory[/srv/soc]", "config")]),
+    m("a directory is replaced by a link", "mv /srv/soc /srv/other && ln -s other /srv/soc", &[("directory[/srv/soc]", "config")])
+        .by_hand("rm /srv/soc && mv /srv/other /srv/soc"),
     m("a link points elsewhere", "ln -sfn /etc/shadow /etc/soc/current", &[("file[/etc/soc/current]", "config")]),
     m("a link becomes a file", "rm /etc/soc/current && echo x >/etc/soc/current", &[("file[/etc/soc/current]", "config")]),
     m("a file that must not be there", "echo x >/srv/soc-old", &[("file[/srv/soc-old]", "config")]),
@@ -114,6 +123,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         &[("lineinfile[/etc/hosts*", "config")],
     ),
     m("a file that nobody declared", "echo x >/etc/soc/evil.conf", &[("file[/etc/soc/evil.conf]", "config")]),
+    m("an immutable file that nobody declared", "echo x >/etc/soc/fixed.conf && chattr +i /etc/soc/fixed.conf", &[("file[/etc/soc/fixed.conf]", "config")]),
     m("a hidden file, deep", "mkdir -p /etc/soc/.a/b && echo x >/etc/soc/.a/b/c", &[("file[/etc/soc/.a/b/c]", "config")])
         .by_hand("rm -rf /etc/soc/.a"),
     m("a directory is made writable by all", "chmod 0777 /etc/soc", &[("directory[/etc/soc]", "config")]),
@@ -127,14 +137,22 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("a secret changes its owner", "chown nobody /etc/soc/agent.key", SECRET),
     m("a secret is deleted", "rm /etc/soc/agent.key", SECRET),
     m("a secret is replaced by a link", "mv /etc/soc/agent.key /var/tmp/k && ln -s /var/tmp/k /etc/soc/agent.key && chown -h root /etc/soc/agent.key", SECRET),
+    m("a secret is readable by an access list", "setfacl -m u:nobody:r /etc/soc/agent.key", SECRET),
+    m("a secret has another name", "ln /etc/soc/agent.key /var/tmp/k2", SECRET),
     // Packages.
     m("a held package is released", "apt-mark unhold less", &[("package[less]", "config")]),
     m("a package is removed", "apt-get -y --allow-change-held-packages remove less", &[("package[less]", "config")]),
+    m(
+        "a held package is replaced by another version",
+        "mkdir -p /root/p/DEBIAN && printf 'Package: less\\nVersion: 600-1\\nArchitecture: all\\nMaintainer: x <x@example>\\nDescription: x\\n' >/root/p/DEBIAN/control && dpkg-deb -b /root/p /root/p.deb && dpkg -i --force-downgrade --force-hold /root/p.deb && rm -r /root/p /root/p.deb",
+        &[("package[less]", "config")],
+    ),
     m("a forbidden package is installed", "apt-get -y install tree", &[("package[tree]", "config")]),
     // Services and units.
     m("a service is stopped", "systemctl stop cron", CRON),
     m("a service is disabled", "systemctl disable cron", CRON),
     m("a service is masked", "systemctl mask cron", CRON),
+    m("a service is masked until the next boot", "systemctl mask --runtime cron", CRON),
     m("a unit file changes and systemd has not read it", "echo '# x' >>/usr/lib/systemd/system/cron.service", CRON)
         .by_hand("sed -i '$d' /usr/lib/systemd/system/cron.service && systemctl daemon-reload"),
     m(
@@ -142,6 +160,22 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "mkdir -p /etc/systemd/system/cron.service.d && printf '[Service]\\nExecStartPost=/bin/true\\n' >/etc/systemd/system/cron.service.d/evil.conf && systemctl daemon-reload && systemctl restart cron",
         &[("systemd_unit[/etc/systemd/system/cron.service.d/evil.conf]", "security")],
     ),
+    m(
+        "a drop-in that is gone after a reboot",
+        "mkdir -p /run/systemd/system/cron.service.d && printf '[Service]\\nExecStartPost=/bin/true\\n' >/run/systemd/system/cron.service.d/evil.conf && systemctl daemon-reload",
+        &[("systemd_unit[/run/systemd/system/cron.service.d/evil.conf]", "security")],
+    ),
+    m(
+        "a drop-in of our own unit",
+        "mkdir -p /etc/systemd/system/probe.service.d && printf '[Service]\\nEnvironment=LD_PRELOAD=/x.so\\n' >/etc/systemd/system/probe.service.d/evil.conf && systemctl daemon-reload",
+        &[("systemd_unit[/etc/systemd/system/probe.service.d/evil.conf]", "security")],
+    ),
+    m(
+        "a drop-in of Docker's",
+        "mkdir -p /run/systemd/system/docker.service.d && printf '[Service]\\nEnvironment=HTTPS_PROXY=http://203.0.113.9:3128\\n' >/run/systemd/system/docker.service.d/proxy.conf && systemctl daemon-reload",
+        &[("systemd_unit[/run/systemd/system/docker.service.d/proxy.conf]", "security")],
+    )
+    .alone(),
     m(
         "a property is set that outlives reboots",
         "systemctl set-property cron.service CPUWeight=10",
@@ -158,24 +192,38 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "printf '[Unit]\\nDescription=x\\n[Service]\\nExecStart=/usr/bin/sleep 9999\\n[Install]\\nWantedBy=multi-user.target\\n' >/etc/systemd/system/evil.service && systemctl daemon-reload && systemctl enable --now evil",
         &[("systemd_unit[/etc/systemd/system/evil.service]", "security")],
     ),
+    m(
+        "a unit among those of packages",
+        "printf '[Unit]\\nDescription=x\\n[Service]\\nExecStart=/usr/bin/sleep 9998\\n' >/usr/lib/systemd/system/evil4.service && systemctl daemon-reload && systemctl start evil4",
+        &[("systemd_unit[/usr/lib/systemd/system/evil4.service]", "security")],
+    ),
+    m(
+        "a generator of units",
+        "mkdir -p /etc/systemd/system-generators && printf '#!/bin/sh\\n' >/etc/systemd/system-generators/evil && chmod 0755 /etc/systemd/system-generators/evil",
+        &[("startup[/etc/systemd/system-generators/evil]", "security")],
+    ),
     m("a unit failed", "systemd-run --unit=boom /bin/false; sleep 0.5; :", &[("failed_unit[boom.service]", "availability")])
         .by_hand("systemctl reset-failed boom.service"),
     // The kernel, the name, the boot.
     m("a kernel setting changes at run time", "echo 0 >/proc/sys/net/ipv4/conf/all/log_martians", MARTIANS),
     m("a kernel setting changes on disk", "sed -i 's/= 1/= 0/' /etc/sysctl.d/60-soc-provision-net.ipv4.conf.all.log_martians.conf", MARTIANS),
     m("a kernel setting's file is deleted", "rm /etc/sysctl.d/60-soc-provision-net.ipv4.conf.all.log_martians.conf", MARTIANS),
-    m("another file of kernel settings wins at boot", "echo 'net.ipv4.conf.all.log_martians = 0' >/etc/sysctl.d/99-evil.conf", &[("file[/etc/sysctl.d/99-evil.conf]", "security")]),
+    m("another file of kernel settings wins at boot", "echo 'net.ipv4.conf.all.log_martians = 0' >/etc/sysctl.d/99-evil.conf", &[("file[/etc/sysctl.d/99-evil.conf]", "security"), ("sysctl[net.ipv4.conf.all.log_martians]", "security")]),
+    m("a file of kernel settings elsewhere wins at boot", "mkdir -p /run/sysctl.d && echo 'net/ipv4/conf/all/log_martians=0' >/run/sysctl.d/99-evil.conf", MARTIANS),
     m("the host is renamed", "printf evil >/proc/sys/kernel/hostname", &[("hostname[soc-h1]", "config")]),
     m("the host is renamed for the next boot", "echo evil >/etc/hostname", &[("hostname[soc-h1]", "config")]),
     m("a reboot is due", "echo linux-image >/run/reboot-required.pkgs; touch /run/reboot-required", &[("host[reboot]", "availability")])
         .by_hand("rm -f /run/reboot-required /run/reboot-required.pkgs"),
     // Users and groups.
     m("a user is added", "useradd -m -s /bin/bash eve && echo 'eve:x-x-x-x' | chpasswd", &[("user[eve]", "security")]),
-    m("a second root", "useradd -o -u 0 -g 0 -M -d /root -s /bin/bash toor", &[("user[toor]", "security")]),
+    m("a second root", "useradd -o -u 0 -g 0 -M -d /root -s /bin/bash toor", &[("user[toor]", "security")]).also(&["authorized_key[toor: *"]),
     m("a user's shell changes", "usermod -s /bin/sh analyst", ANALYST),
     m("a service user gets a shell", "usermod -s /bin/bash collector", COLLECTOR),
     m("a system account gets a shell", "usermod -s /bin/bash games", &[("user[games]", "security")]),
     m("a user is locked", "usermod -L analyst", ANALYST),
+    m("a user's account ends", "usermod -e 2020-01-02 analyst", ANALYST),
+    m("a service user's account ends", "chage -E 0 collector", COLLECTOR),
+    m("root gets a password", "echo 'root:another-pw' | chpasswd", &[("user[root]", "security")]),
     m("a user's password changes", "echo 'analyst:another-pw' | chpasswd", ANALYST),
     m("a user's password is taken away", "passwd -d analyst", ANALYST),
     m("a user joins docker's group", "gpasswd -a analyst docker", &[("group_member[docker: analyst]", "security")]),
@@ -210,6 +258,12 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "echo 'nobody ALL=(ALL) NOPASSWD: ALL' >>/etc/sudoers",
         &[("sudoers[/etc/sudoers]", "security"), ("package_config[/etc/sudoers]", "security")],
     ),
+    m("a sudo rule is made immutable", "chattr +i /etc/sudoers.d/soc", &[("sudoers[/etc/sudoers.d/soc]", "security")]),
+    m(
+        "sudoers includes another directory",
+        "mkdir -p /var/tmp/s && echo 'nobody ALL=(ALL) NOPASSWD: ALL' >/var/tmp/s/x && chmod 0440 /var/tmp/s/x && echo '@includedir /var/tmp/s' >>/etc/sudoers",
+        &[("sudoers[/etc/sudoers]", "security"), ("package_config[/etc/sudoers]", "security")],
+    ),
     m("sshd's options are edited", "sed -i 's/MaxAuthTries 4/MaxAuthTries 40/' /etc/ssh/sshd_config.d/10-soc-provision.conf && systemctl reload ssh", SSHD),
     m("sshd's options are deleted", "rm /etc/ssh/sshd_config.d/10-soc-provision.conf && systemctl reload ssh", SSHD),
     m(
@@ -232,6 +286,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "echo '* * * * * root /bin/true' >>/etc/crontab",
         &[("cron[/etc/crontab]", "security"), ("package_config[/etc/crontab]", "security")],
     ),
+    m("an hourly job that is a link", "ln -s /bin/true /etc/cron.hourly/evil", &[("cron[/etc/cron.hourly/evil]", "security")]),
     m("our job is edited", "sed -i 's,/bin/true,/bin/false,' /etc/cron.d/soc-rotate", &[("cron[soc-rotate]", "config")]),
     m("our job is deleted", "rm /etc/cron.d/soc-rotate", &[("cron[soc-rotate]", "config")]),
     m(
@@ -259,7 +314,10 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("the rules are not loaded at the next boot", "systemctl disable soc-provision-firewall", FIREWALL),
     // What starts by itself, what runs as root, where packages come from.
     m("a setuid shell", "cp /bin/dash /usr/local/bin/x && chmod 4755 /usr/local/bin/x", &[("setuid[/usr/local/bin/x]", "security")]),
-    m("a library in every process", "echo /lib/x.so >/etc/ld.so.preload", &[("startup[/etc/ld.so.preload]", "security")]),
+    m("a packaged program gets the setuid bit", "chmod u+s /usr/bin/find", &[("setuid[/usr/bin/find]", "security")]),
+    m("a packaged program gets capabilities", "setcap cap_setuid+ep /usr/bin/xargs", &[("setuid[/usr/bin/xargs]", "security")]),
+    m("a program with capabilities", "cp /bin/dash /usr/local/bin/y && setcap cap_dac_override+ep /usr/local/bin/y", &[("setuid[/usr/local/bin/y]", "security")]),
+    m("a library in every process", "echo libm.so.6 >/etc/ld.so.preload", &[("startup[/etc/ld.so.preload]", "security")]),
     m("a profile for every login", "echo : >/etc/profile.d/evil.sh", &[("startup[/etc/profile.d/evil.sh]", "security")]),
     m("PAM is edited", "echo 'auth sufficient pam_permit.so' >>/etc/pam.d/su", &[("package_config[/etc/pam.d/su]", "security")]),
     m("a source of packages", "echo 'deb [trusted=yes] http://203.0.113.9/ x main' >/etc/apt/sources.list.d/evil.list", &[("repository[/etc/apt/sources.list.d/evil.list]", "security")]),
