@@ -159,6 +159,7 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
     if hosts.is_empty() {
         complain("warning: no hosts matched");
     }
+    sound(loaded, run, options, &hosts)?;
     let opener = Arc::new(super::secrets::Opener::new(project, &run.connect.identity));
     let targets = targets(loaded, &run.connect, &hosts, &opener)?;
     let info = RunInfo {
@@ -214,6 +215,17 @@ pub(super) fn prepare(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> R
         info,
     };
     Ok(Prepared { job: Arc::new(job), captured })
+}
+
+/// A mistake that every host would meet is told once, and before any is connected to.
+fn sound(loaded: &Loaded, run: &RunArgs, options: &JobOptions, hosts: &[String]) -> Result<(), Exit> {
+    let problems = crate::resolve::errors_everywhere(&loaded.project, hosts, &run_options(loaded, run, options));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    show(&problems, Some(&loaded.project));
+    complain("\nnothing was touched; `soc-provision check` shows every error of the project, also of hosts that are left out here");
+    Err(Exit::Usage)
 }
 
 /// Where the hosts are and how to get in.
@@ -289,9 +301,8 @@ fn plays(project: &Project, hosts: &[String]) -> Vec<PlayPlan> {
         .collect()
 }
 
-fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engine::Resolve {
-    let project = loaded.project.clone();
-    let options = RunOptions {
+fn run_options(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> RunOptions {
+    RunOptions {
         tags: run.tags.clone(),
         skip_tags: run.skip_tags.clone(),
         check_mode: !matches!(options.mode, Mode::Apply | Mode::Operate),
@@ -299,7 +310,12 @@ fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engi
         offline: false,
         retry_release: options.retry_release,
         smoke: options.command == super::verify::SMOKE,
-    };
+    }
+}
+
+fn resolver(loaded: &Loaded, run: &RunArgs, options: &JobOptions) -> crate::engine::Resolve {
+    let project = loaded.project.clone();
+    let options = run_options(loaded, run, options);
     Box::new(move |host: &str, facts: &Facts| -> Result<HostProgram, String> {
         resolve(&project, host, facts, &options).map_err(|diagnostics| {
             let source = |path: &Path| project.files.seen(path);

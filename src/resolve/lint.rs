@@ -40,6 +40,22 @@ pub fn check(project: &Project, found: &[Diagnostic], options: &RunOptions) -> V
     sorted(problems.into_vec())
 }
 
+/// The errors of a run in which no host can be resolved, seen before any is connected to. None if
+/// one of them can: what only some hosts meet is theirs, and the others are served.
+#[must_use]
+pub fn errors_everywhere(project: &Project, hosts: &[String], options: &RunOptions) -> Vec<Diagnostic> {
+    let options = RunOptions { offline: true, ..options.clone() };
+    let resolver = Resolver::new(project, &options);
+    let mut problems = Problems::default();
+    for host in hosts {
+        match resolver.resolve(host, &Facts::placeholder(host)) {
+            Ok(_) => return Vec::new(),
+            Err(found) => problems.extend(found.into_iter().filter(|problem| problem.level == Level::Error)),
+        }
+    }
+    sorted(problems.into_vec())
+}
+
 /// Problems in the order in which people read them: errors first, file by file.
 #[must_use]
 pub fn sorted(mut all: Vec<Diagnostic>) -> Vec<Diagnostic> {

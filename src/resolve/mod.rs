@@ -33,7 +33,7 @@ mod yaml;
 
 pub use connection::{ConnectionVars, Password, connection};
 pub use inventory::{host_json, inventory_json, plain_variable};
-pub use lint::{check, lint, sorted};
+pub use lint::{check, errors_everywhere, lint, sorted};
 pub use resolver::{Resolver, RunOptions, resolve};
 pub use tags::unknown as unknown_tags;
 

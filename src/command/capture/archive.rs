@@ -11,17 +11,16 @@ use sha2::{Digest as _, Sha256};
 use crate::project::vault::{Recipients, Sealing, Spool};
 use crate::secret::hex;
 
-const BLOCK: usize = 512;
-/// Longest part of a name that comes from a host: all names fit into a tar header.
+/// Longest part of a name that comes from a host.
 const LONGEST: usize = 60;
-/// Largest size that a header holds in octal digits.
-const OCTAL: u64 = 0o777_7777_7777;
+/// Most of a member that is kept in memory, in bytes.
+const KEPT: usize = 64 << 20;
 
 type Stream = GzEncoder<Sealing<BufWriter<tempfile::NamedTempFile>>>;
 
 /// An archive under way. It has its name only once it is whole.
 pub(super) struct Writer {
-    stream: Stream,
+    tar: tar::Builder<Stream>,
     path: PathBuf,
 }
 
@@ -31,7 +30,7 @@ impl Writer {
         let fail = |error: std::io::Error| format!("`{}` cannot be written: {error}", path.display());
         let file = tempfile::Builder::new().prefix(".capture-").tempfile_in(directory_of(path)).map_err(fail)?;
         let sealing = recipients.seal(BufWriter::new(file), recipients_file).map_err(|error| error.to_string())?;
-        Ok(Self { stream: GzEncoder::new(sealing, Compression::fast()), path: path.to_owned() })
+        Ok(Self { tar: tar::Builder::new(GzEncoder::new(sealing, Compression::fast())), path: path.to_owned() })
     }
 
     /// A spool on the same disk.
@@ -42,63 +41,49 @@ impl Writer {
     /// Adds a spool's content as a member.
     pub(super) fn add_spool(&mut self, name: &str, spool: Spool) -> std::io::Result<()> {
         let len = spool.len();
-        self.header(name, len)?;
-        let copied = std::io::copy(&mut spool.read_back()?, &mut self.stream)?;
-        if copied != len {
-            return Err(std::io::Error::other("the spool changed"));
-        }
-        self.pad(len)
+        self.append(name, len, spool.read_back()?)
     }
 
     /// Adds a member from memory.
     pub(super) fn add(&mut self, name: &str, content: &[u8]) -> std::io::Result<()> {
-        self.header(name, content.len() as u64)?;
-        self.stream.write_all(content)?;
-        self.pad(content.len() as u64)
+        self.append(name, content.len() as u64, content)
     }
 
-    fn header(&mut self, name: &str, len: u64) -> std::io::Result<()> {
-        let mut header = [0_u8; BLOCK];
-        let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
-        if name.len() >= 100 {
-            return Err(std::io::Error::other(format!("`{name}` is too long a name")));
-        }
-        put(0, name.as_bytes());
-        put(100, b"0000600\0");
-        put(108, b"0000000\0");
-        put(116, b"0000000\0");
-        if len <= OCTAL {
-            put(124, format!("{len:011o}\0").as_bytes());
-        } else {
-            // GNU's way for large members: the high bit, then the number itself.
-            put(124, &[0x80, 0, 0, 0]);
-            put(128, &len.to_be_bytes());
-        }
-        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
-        put(136, format!("{now:011o}\0").as_bytes());
-        put(148, b"        ");
-        put(156, b"0");
-        put(257, b"ustar\x0000");
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        self.stream.write_all(&header)
-    }
-
-    fn pad(&mut self, len: u64) -> std::io::Result<()> {
-        let over = usize::try_from(len % BLOCK as u64).unwrap_or_default();
-        if over > 0 { self.stream.write_all(&[0_u8; BLOCK][over..]) } else { Ok(()) }
+    fn append(&mut self, name: &str, len: u64, content: impl Read) -> std::io::Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(len);
+        header.set_mode(0o600);
+        header.set_mtime(u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default());
+        let mut counted = Counted { content, left: len };
+        self.tar.append_data(&mut header, name, &mut counted)?;
+        // A member that is shorter or longer than its header says would spoil all that follow.
+        if counted.left == 0 && counted.content.read(&mut [0])? == 0 { Ok(()) } else { Err(std::io::Error::other("the spool changed")) }
     }
 
     /// Ends the archive and gives it its name.
-    pub(super) fn finish(mut self) -> Result<PathBuf, String> {
+    pub(super) fn finish(self) -> Result<PathBuf, String> {
         let path = self.path.clone();
         let fail = |error: std::io::Error| format!("`{}` cannot be written: {error}", path.display());
-        self.stream.write_all(&[0_u8; 2 * BLOCK]).map_err(fail)?;
-        let buffered = self.stream.finish().and_then(Sealing::finish).map_err(fail)?;
+        let buffered = self.tar.into_inner().and_then(Stream::finish).and_then(Sealing::finish).map_err(fail)?;
         let file = buffered.into_inner().map_err(|error| fail(error.into_error()))?;
         file.as_file().sync_all().map_err(fail)?;
         file.persist_noclobber(&self.path).map_err(|error| fail(error.error))?;
         Ok(self.path)
+    }
+}
+
+/// The first bytes of a reader, and how many of them are still to come.
+struct Counted<R> {
+    content: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.content.read(&mut buffer[..want])?;
+        self.left -= read as u64;
+        Ok(read)
     }
 }
 
@@ -121,59 +106,48 @@ pub(super) fn read(
     keep: &str,
     mut take: impl FnMut(&str) -> Result<Box<dyn Write>, String>,
 ) -> Result<(Vec<Member>, Option<Vec<u8>>), String> {
-    let mut stream = flate2::read::GzDecoder::new(stream);
     let damaged = |error: std::io::Error| format!("the archive is damaged: {error}");
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(stream));
     let (mut members, mut kept) = (Vec::new(), None);
-    loop {
-        let mut header = [0_u8; BLOCK];
-        stream.read_exact(&mut header).map_err(damaged)?;
-        if header.iter().all(|byte| *byte == 0) {
-            // The rest must open too: age and gzip have their own ends.
-            std::io::copy(&mut stream, &mut std::io::sink()).map_err(damaged)?;
-            return Ok((members, kept));
-        }
-        let (name, len) = parse(&header)?;
+    for entry in archive.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        let name = name_of(&entry)?;
         let mut sink: Box<dyn Write> = if name == keep { Box::new(std::io::sink()) } else { take(&name)? };
-        let (mut hash, mut left, mut copy) = (Sha256::new(), len, Vec::new());
+        let (mut hash, mut bytes, mut copy) = (Sha256::new(), 0, Vec::new());
         let mut buffer = vec![0_u8; 64 << 10];
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            stream.read_exact(&mut buffer[..want]).map_err(damaged)?;
-            hash.update(&buffer[..want]);
-            sink.write_all(&buffer[..want]).map_err(|error| format!("`{name}` cannot be written: {error}"))?;
-            if name == keep && copy.len() < 64 << 20 {
-                copy.extend_from_slice(&buffer[..want]);
+        loop {
+            let read = entry.read(&mut buffer).map_err(damaged)?;
+            if read == 0 {
+                break;
             }
-            left -= want as u64;
+            hash.update(&buffer[..read]);
+            sink.write_all(&buffer[..read]).map_err(|error| format!("`{name}` cannot be written: {error}"))?;
+            if name == keep && copy.len() < KEPT {
+                copy.extend_from_slice(&buffer[..read]);
+            }
+            bytes += read as u64;
         }
         sink.flush().map_err(|error| format!("`{name}` cannot be written: {error}"))?;
-        let over = usize::try_from(len % BLOCK as u64).unwrap_or_default();
-        if over > 0 {
-            stream.read_exact(&mut header[over..]).map_err(damaged)?;
+        if bytes != entry.size() {
+            return Err(format!("the archive is damaged: `{name}` ends early"));
         }
         if name == keep {
             kept = Some(copy);
         }
-        members.push(Member { name, bytes: len, sha256: hex(&hash.finalize()) });
+        members.push(Member { name, bytes, sha256: hex(&hash.finalize()) });
     }
+    // The rest must open too: age and gzip have their own ends.
+    std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).map_err(damaged)?;
+    Ok((members, kept))
 }
 
-fn parse(header: &[u8; BLOCK]) -> Result<(String, u64), String> {
-    let bad = || "the archive is damaged: no tar header where one should be".to_owned();
-    if &header[257..262] != b"ustar" || header[156] != b'0' {
-        return Err(bad());
-    }
-    let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&header[range]).trim_matches(['\0', ' ']).to_owned();
-    let len = if header[124] == 0x80 {
-        u64::from_be_bytes(header[128..136].try_into().map_err(|_| bad())?)
-    } else {
-        u64::from_str_radix(&text(124..136), 8).map_err(|_| bad())?
-    };
-    let name = text(0..100);
-    if !is_safe(&name) {
+/// A member's name, if it is one that we would write.
+fn name_of<R: Read>(entry: &tar::Entry<'_, R>) -> Result<String, String> {
+    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    if entry.header().entry_type() != tar::EntryType::Regular || !is_safe(&name) {
         return Err(format!("the archive has a member `{}`, which is no name of ours", name.escape_debug()));
     }
-    Ok((name, len))
+    Ok(name)
 }
 
 /// Whether a name stays below where it is unpacked.
