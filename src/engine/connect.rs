@@ -19,6 +19,8 @@ const RECONNECT_MAX: Duration = Duration::from_secs(300);
 /// install, and as a stack may take to get healthy. Then an orphan's step is killed.
 const BUSY: Duration = Duration::from_secs(1200);
 const ORPHAN: Duration = Duration::from_secs(600);
+/// How long a lock is tried for that somebody else holds, and lets go, whenever we look.
+const FREED: Duration = Duration::from_secs(20);
 
 impl HostRun {
     /// Connects; the words that start the shell carry the first frame, which [`HostRun::gather`] reads.
@@ -50,6 +52,8 @@ impl HostRun {
                     self.waiting(started, &format!("a step of an earlier run to end ({unit})"));
                     false
                 }
+                Taken::Freed if started.elapsed() > FREED => return Err(lock::held(&self.state)),
+                Taken::Freed => false,
                 Taken::Finishing => {
                     self.waiting(started, "the step under way of the connection that was lost");
                     started.elapsed() > self.patience.unwrap_or(ORPHAN)

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::diagnostic::{Failure, FailureClass};
-use crate::engine::apply::{Queued, judge, step_failure};
+use crate::engine::answers::{Queued, judge};
+use crate::engine::failure::step_failure;
 use crate::engine::host::{HostRun, session_failure};
 use crate::engine::survive::{self, Said};
 use crate::event::EventKind;

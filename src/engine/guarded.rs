@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::diagnostic::{Failure, FailureClass, printable};
-use crate::engine::apply::step_failure;
+use crate::engine::failure::step_failure;
 use crate::engine::host::{HostRun, session_failure, text};
 use crate::engine::program::TaskIndex;
 use crate::engine::{guard, journal};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::diagnostic::{Failure, FailureClass, printable};
-use crate::engine::apply::Queued;
+use crate::engine::answers::Queued;
 use crate::engine::condition;
 use crate::engine::findings;
 use crate::engine::lock::HostState;

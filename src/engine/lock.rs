@@ -47,6 +47,8 @@ pub enum Taken {
     Busy(String),
     /// The holder's controller is gone, and its shell ends once the step under way does.
     Orphan,
+    /// Somebody held it, and had let go by the time we asked who: worth another try.
+    Freed,
     /// The holder is this very run's shell of a connection that was lost, within a step that must not
     /// be run twice. Nothing behind that step is begun any more.
     Finishing,
@@ -89,7 +91,8 @@ else
         case $c in sh | dash | bash | sudo | su | runuser | env) ;; *) break ;; esac
         q=; while read -r k v; do [ "$k" = PPid: ] && q=$v; done <"/proc/$p/status"; p=$q
       done 2>/dev/null
-      if [ "$p" = 1 ]; then t=orphan; fi
+      # It may have ended while we looked.
+      if [ "$p" = 1 ]; then t=orphan; elif flock -n 9; then t=taken; fi
     fi
   fi
   if [ "$t" = taken ]; then
@@ -229,6 +232,7 @@ pub fn taken(output: &str, state: &HostState) -> Result<Taken, Failure> {
             (Some(unit), _) => Ok(Taken::Busy(printable(unit))),
             (None, Some(by)) => Err(Failure::new(FailureClass::LockHeld, format!("the host's lock was taken away by {}", printable(by)))
                 .hint("see what that run did, and run again")),
+            (None, None) if line == "held" && state.held_by.is_none() => Ok(Taken::Freed),
             (None, None) => Err(held(state)),
         },
     }
@@ -278,6 +282,7 @@ mod tests {
         let state = parse("##lock\nrun r1\nwho ann\nfrom desk\nsince 0\n##end\n", false).unwrap();
         let failure = taken("held\n", &state).unwrap_err();
         assert_eq!(failure.class, FailureClass::LockHeld);
+        assert_eq!(taken("held\n", &HostState::default()), Ok(Taken::Freed), "nobody to name");
         assert_eq!(taken("x\ntaken\n", &state), Ok(Taken::Ours));
         assert_eq!(taken("busy a.service\n", &state), Ok(Taken::Busy("a.service".into())));
         assert_eq!(failure.message, "the host is locked by run r1 of ann from desk since 1970-01-01T00:00:00Z");

@@ -2,6 +2,7 @@
 //! `host` (connect, gather, probe), `lock`, `plan`, `apply`, `guard` and `guarded`, `gate`,
 //! `verify`, `journal`. Everything it has to say goes out as events.
 
+pub mod answers;
 pub mod apply;
 mod baseline;
 pub mod condition;

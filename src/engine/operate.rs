@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use crate::diagnostic::{Failure, FailureClass, printable};
-use crate::engine::apply::{Walk, step_failure};
+use crate::engine::apply::Walk;
+use crate::engine::failure::step_failure;
 use crate::engine::host::{HostRun, session_failure};
 use crate::engine::plan::{Decision, Planner};
 use crate::engine::{journal, survive};

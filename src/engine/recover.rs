@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::diagnostic::{Failure, FailureClass};
-use crate::engine::apply::Queued;
 use crate::engine::host::{HostRun, session_failure, text};
 use crate::engine::program::TaskIndex;
 use crate::resource::ResourceId;
@@ -83,27 +82,14 @@ impl HostRun {
     pub(super) fn settled(&mut self, place: Moment, id: &ResourceId, title: &str) -> Option<Result<(), Failure>> {
         let ended = self.recorded.remove(&place)?;
         self.changed = true;
-        let failed = |what: String| Some(Err(Failure::new(FailureClass::StepFailed, what)));
-        match ended {
-            Ended::With(0) => Some(Ok(())),
+        let failed = |what: String| Failure::new(FailureClass::StepFailed, format!("{id}: {what}"));
+        Some(match ended {
+            Ended::With(0) => Ok(()),
             Ended::With(status) => {
-                failed(format!("{id}: `{title}` failed with status {status}; what it printed was lost with the connection"))
+                Err(failed(format!("`{title}` failed with status {status}; what it printed was lost with the connection")))
             }
-            Ended::Unknown => failed(format!("{id}: the connection was lost while `{title}` ran, and whether it was done is not known"))
-                .map(|failure| {
-                    failure.map_err(|failure| {
-                        failure
-                            .hint("look at the host and run again; with `creates`, `removes`, `unless` or `onlyif` the next run can tell")
-                    })
-                }),
-        }
-    }
-
-    /// Ends a task early: a failed step's report, what was sent behind it being skipped.
-    pub(super) fn end_task(&mut self, queued: &mut Queued, failure: Failure) -> Result<(), Failure> {
-        queued.over = true;
-        let reports = std::mem::take(&mut queued.reports);
-        let ended = Queued { reports, replies: Vec::new(), ..*queued };
-        self.fail_task(ended, None, failure)
+            Ended::Unknown => Err(failed(format!("the connection was lost while `{title}` ran, and whether it was done is not known"))
+                .hint("look at the host and run again; with `creates`, `removes`, `unless` or `onlyif` the next run can tell")),
+        })
     }
 }

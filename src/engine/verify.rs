@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::diagnostic::{Failure, FailureClass, printable};
-use crate::engine::apply::NOT_SHOWN;
+use crate::engine::failure::NOT_SHOWN;
 use crate::engine::host::{HostRun, session_failure, text};
 use crate::engine::{http, journal};
 use crate::event::{CheckReport, EventKind};

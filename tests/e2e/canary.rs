@@ -122,7 +122,7 @@ impl Bed {
         let canary = Canary::new();
         let fine = format!("- hosts: h1\n  tasks:{TASKS}{HANDLERS}");
         let changed = fine.replace("'is {{secret \"canary\"}}'", "now in clear").replace("owner: 1000", "owner: 1001");
-        let says = format!("- hosts: h1\n  tasks:{TASKS}  roles: [says]\n");
+        let says = format!("- hosts: h1\n  tasks:{TASKS}{HANDLERS}  roles: [says]\n");
         let mut files = vec![
             ("playbooks/fine.yml".to_owned(), fine),
             ("playbooks/changed.yml".to_owned(), changed),
