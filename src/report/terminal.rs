@@ -34,7 +34,8 @@ pub struct Terminal {
     hosts: BTreeMap<String, ProgressBar>,
     uploads: HashMap<(String, String), ProgressBar>,
     summary: Summary,
-    last_title: String,
+    /// Heading and place of the task that was shown last.
+    last_task: (String, Option<String>),
     /// Hosts whose failure was shown with its task, to people who see both streams.
     shown: BTreeSet<String>,
     /// What goes to stdout and to stderr is read as one.
@@ -59,7 +60,7 @@ impl Terminal {
             hosts: BTreeMap::new(),
             uploads: HashMap::new(),
             summary: Summary::default(),
-            last_title: String::new(),
+            last_task: (String::new(), None),
             shown: BTreeSet::new(),
             one_stream: one_stream(),
         }
@@ -153,9 +154,11 @@ impl Terminal {
             heading(&format!("TASK [{}]", line(&task.title)))
         };
         let mut out = String::new();
-        if title != self.last_title {
-            out.push_str(&format!("\n{}\n", paint(self.verbosity.colour, Paint::Bold, &title)));
-            self.last_title = title;
+        // Two tasks may have one title; one task has many hosts.
+        let of = (title, task.place.clone());
+        if of != self.last_task {
+            out.push_str(&format!("\n{}\n", paint(self.verbosity.colour, Paint::Bold, &of.0)));
+            self.last_task = of;
         }
         let colour = self.verbosity.colour;
         let failed = matches!(task.outcome, Outcome::Failed { .. } | Outcome::Ignored { .. });
