@@ -1,5 +1,6 @@
 //! The controller's memory and what many hosts need: history, holds, shards, saved plans.
 
+use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -191,6 +192,34 @@ fn shards_as_processes_of_their_own_are_the_whole_fleet() {
     }
 }
 
+/// `apply --ask` shows a plan and applies that one, or nothing: on a terminal of its own.
+fn asked_on_a_terminal(lab: &Lab, project: &Project, inventory: &str) {
+    let line = format!("{} apply p.yml --ask -i {inventory} -l h1", env!("CARGO_BIN_EXE_soc-provision"));
+    let ask = |answer: &str, meanwhile: &str| {
+        lab.sh("h1", "rm -f /etc/fleet/f1");
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).current_dir(project.dir.path()).env("HOME", project.dir.path());
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script, of bsdutils");
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        let mut out = child.stdout.take().unwrap();
+        while !String::from_utf8_lossy(&said).contains("apply this plan?") {
+            assert_eq!(out.read(&mut byte).unwrap(), 1, "it does not ask: {}", String::from_utf8_lossy(&said));
+            said.push(byte[0]);
+        }
+        lab.sh("h1", meanwhile);
+        child.stdin.take().unwrap().write_all(format!("{answer}\n").as_bytes()).unwrap();
+        out.read_to_end(&mut said).unwrap();
+        let there = lab.sh("h1", "ls /etc/fleet/f1 2>/dev/null | wc -l");
+        (child.wait().unwrap().code(), there, String::from_utf8_lossy(&said).into_owned())
+    };
+    let (code, there, said) = ask("n", ":");
+    assert!(code == Some(1) && there == "0" && said.contains("nothing was touched"), "{said}");
+    let (code, there, said) = ask("y", "chmod 600 /etc/fleet/f7");
+    assert!(code == Some(2) && there == "0" && said.contains("copy[/etc/fleet/f7]"), "{said}");
+    let (code, there, said) = ask("y", ":");
+    assert!(code == Some(0) && there == "1", "{said}");
+}
+
 #[test]
 fn a_saved_plan_is_done_exactly_or_refused() {
     let Some(lab) = Lab::containers(1, &[]) else { return };
@@ -224,6 +253,7 @@ fn a_saved_plan_is_done_exactly_or_refused() {
         assert_eq!(lab.sh("h1", "ls /etc/fleet/f1 2>/dev/null | wc -l"), "0", "nothing was touched");
         on(&["apply", "p.yml"]).ok();
     }
+    asked_on_a_terminal(&lab, &project, &inventory);
     // Tampered, cut off, of another version, of another project.
     lab.sh("h1", "rm /etc/fleet/f1");
     on(&["plan", "p.yml", "--out", "plan.json"]).ok();
