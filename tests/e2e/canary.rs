@@ -53,7 +53,7 @@ fn failures() -> Vec<(&'static str, String)> {
         (
             "rescue",
             format!(
-                "- hosts: h1\n  tasks:{TASKS}    - block:\n        - command: '{SAY}; exit 3'\n      rescue:\n        - command: '{SAY}; exit 5'\n"
+                "- hosts: h1\n  tasks:{TASKS}    - block:\n        - command: '{SAY}; exit 3'\n      rescue:\n        - command: '{SAY}; exit 5'\n{HANDLERS}"
             ),
         ),
         ("unknown", play("    - secret: {name: nobody, path: /etc/app/none}\n")),
