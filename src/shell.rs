@@ -28,6 +28,8 @@ enum Piece {
     Bytes(Vec<u8>),
     /// `eval '...'`: a script of its own, whose syntax errors stay inside.
     Eval(Script),
+    /// `printf %s '...'`: a script as the input of another shell, in no argument list.
+    Fed(Script),
 }
 
 /// POSIX `sh` code, possibly with payloads that contain secrets.
@@ -97,6 +99,22 @@ impl Script {
         self
     }
 
+    /// The same script, killed with all that it started once it has taken that many seconds: its
+    /// status is [`Script::ENDED`] then, and only then. A host without `timeout` runs it as it is.
+    #[must_use]
+    pub fn within(self, seconds: u64) -> Self {
+        let own = Self::new()
+            .then("( ", &[])
+            .eval(self)
+            .then(" ) </dev/null; r=$?; case $r in 124|137) echo \"ended with status $r\" >&2; r=1 ;; esac; exit $r\n", &[]);
+        let mut out = Self::sh("t={}; command -v timeout >/dev/null 2>&1 || t=; ", &[&format!("timeout -s KILL {seconds}")]);
+        out.pieces.push(Piece::Fed(own));
+        out.then(" | $t sh; r=$?; [ $r != 137 ] || r=124; (exit $r)\n", &[])
+    }
+
+    /// The status of a script that [`Script::within`] ended.
+    pub const ENDED: i32 = 124;
+
     /// Appends another script.
     #[must_use]
     pub fn append(mut self, other: Self) -> Self {
@@ -125,7 +143,7 @@ impl Script {
             .iter()
             .flat_map(|piece| match piece {
                 Piece::Payload(text) => text.secrets(),
-                Piece::Eval(script) => script.secrets(),
+                Piece::Eval(script) | Piece::Fed(script) => script.secrets(),
                 Piece::Code(_) | Piece::Bytes(_) => Vec::new(),
             })
             .collect();
@@ -162,6 +180,11 @@ impl Script {
                     let quoted = Zeroizing::new(quote(&code));
                     Zeroizing::new(format!("eval {}", &*quoted))
                 }
+                Piece::Fed(script) => {
+                    let code = script.fill(vault)?;
+                    let quoted = Zeroizing::new(quote(&code));
+                    Zeroizing::new(format!("printf %s {}", &*quoted))
+                }
             });
         }
         let mut out = Zeroizing::new(String::with_capacity(filled.iter().map(|part| part.len()).sum()));
@@ -181,6 +204,7 @@ impl Script {
                 Piece::Payload(text) => format!("payload <<{text}>>"),
                 Piece::Bytes(bytes) => format!("payload of {} bytes", bytes.len()),
                 Piece::Eval(script) => format!("eval {}", quote(&script.shown())),
+                Piece::Fed(script) => format!("printf %s {}", quote(&script.shown())),
             })
             .collect()
     }
@@ -197,6 +221,28 @@ mod tests {
         assert_eq!(quote("it's"), r"'it'\''s'");
         assert_eq!(quote("/etc/x-1.conf"), "/etc/x-1.conf");
         assert_eq!(Script::sh("mv -f -- {} {}", &["a b", "$(id)"]).shown(), "mv -f -- 'a b' '$(id)'");
+    }
+
+    fn run(script: &Script) -> (Option<i32>, String) {
+        let text = script.fill(&Vault::default()).unwrap();
+        let out = std::process::Command::new("/bin/sh").arg("-c").arg(&*text).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    }
+
+    #[test]
+    fn a_script_ends_in_time_with_all_that_it_started() {
+        let code = |code: &str| Script::new().user_code(code).within(1);
+        assert_eq!(run(&code("echo 'it is'; cat; exit 3")), (Some(3), "it is\n".to_owned()));
+        assert_eq!(run(&code("exit 124")).0, Some(1), "only what was ended has the status of what was ended");
+        assert_ne!(run(&code("if (")).0, Some(0));
+        let dir = tempfile::tempdir().unwrap();
+        let (pid, started) = (dir.path().join("pid"), std::time::Instant::now());
+        let slow = format!("echo on; trap '' TERM; sleep 60 & echo $! >{}; wait; wait", quote(pid.to_str().unwrap()));
+        assert_eq!(run(&code(&slow)), (Some(Script::ENDED), "on\n".to_owned()));
+        assert!(started.elapsed() < std::time::Duration::from_secs(20));
+        let pid = std::fs::read_to_string(pid).unwrap();
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "what it started still runs: {state}");
     }
 
     proptest::proptest! {

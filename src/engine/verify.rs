@@ -11,10 +11,14 @@ use crate::event::{CheckReport, EventKind};
 use crate::resource::Check;
 use crate::resource::check::{CheckKind, Vantage};
 use crate::shell::Script;
-use crate::transport::{Frame, PendingReply, Session};
+use crate::transport::{Frame, Output, PendingReply, Session, SessionError};
 
-/// How long one try of a check may take.
-const ONE_TRY: Duration = Duration::from_secs(15);
+/// The least that one try of a check gets, however little is left of its time.
+const LEAST: Duration = Duration::from_secs(5);
+/// How much later than a check itself the session gives it up.
+const GRACE: Duration = Duration::from_secs(15);
+/// Said of checks that come after one that only the end of the session ended.
+const NOT_LOOKED_AT: &str = "not looked at: a check before it could not be stopped";
 
 struct Pending {
     title: String,
@@ -22,6 +26,13 @@ struct Pending {
     check: Check,
     started: Instant,
     next: Instant,
+}
+
+impl Pending {
+    /// How long the next try may take: as long as the check says, within what is left of its time.
+    fn limit(&self) -> Duration {
+        self.check.each.min(self.check.within.saturating_sub(self.started.elapsed()).max(LEAST))
+    }
 }
 
 impl HostRun {
@@ -45,7 +56,8 @@ impl HostRun {
         if let Some(reply) = recorded {
             reply.wait().await.map_err(|error| session_failure("recording the run", &error))?;
         }
-        if outcome.is_err() {
+        // A check that nothing ends takes the session along; what the host is told then is lost too.
+        if outcome.is_err() && self.session()?.is_open() {
             if let Some(reply) = self.record_end("unhealthy").await? {
                 reply.wait().await.map_err(|error| session_failure("recording the run", &error))?;
             }
@@ -160,25 +172,23 @@ impl HostRun {
             let now = Instant::now();
             let (due, later): (Vec<_>, Vec<_>) = checks.into_iter().partition(|pending| pending.next <= now);
             let session = self.session()?;
+            let mut tried: Vec<(Pending, Outcome)> = Vec::new();
             let outcomes = try_all(&session, &self.target.address, &due).await?;
-            checks = later;
-            for (mut pending, outcome) in due.into_iter().zip(outcomes) {
-                let spent = pending.started.elapsed();
-                let over = spent >= pending.check.within || self.job.interrupted();
-                if outcome.is_err() && !over {
+            tried.extend(due.into_iter().zip(outcomes));
+            if session.is_open() {
+                checks = later;
+            } else {
+                tried.extend(later.into_iter().map(|pending| (pending, Err(NOT_LOOKED_AT.to_owned()))));
+                checks = Vec::new();
+            }
+            let over = self.job.interrupted() || !session.is_open();
+            for (mut pending, outcome) in tried {
+                if outcome.is_err() && !over && pending.started.elapsed() < pending.check.within {
                     pending.next = Instant::now() + pending.check.every;
                     checks.push(pending);
-                    continue;
+                } else {
+                    causes.extend(self.checked(pending, outcome));
                 }
-                let (passed, detail) = match outcome {
-                    Ok(detail) => (true, detail),
-                    Err(detail) => (false, detail),
-                };
-                if !passed {
-                    causes.push(format!("{}: {detail}", pending.title));
-                }
-                let milliseconds = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
-                self.emit(EventKind::Check(CheckReport { title: pending.title, role: pending.role, passed, detail, milliseconds }));
             }
             if let Some(next) = checks.iter().map(|pending| pending.next).min() {
                 tokio::time::sleep_until(next.into()).await;
@@ -195,45 +205,83 @@ impl HostRun {
         failure.causes = causes;
         Err(failure)
     }
+
+    /// Reports how a check ended; what it failed of.
+    fn checked(&self, pending: Pending, outcome: Outcome) -> Option<String> {
+        let milliseconds = u64::try_from(pending.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (passed, detail) = match outcome {
+            Ok(detail) => (true, detail),
+            Err(detail) => (false, detail),
+        };
+        let cause = (!passed).then(|| format!("{}: {detail}", pending.title));
+        self.emit(EventKind::Check(CheckReport { title: pending.title, role: pending.role, passed, detail, milliseconds }));
+        cause
+    }
 }
 
 type Outcome = Result<String, String>;
 
-/// One try of every check: one round trip for those on the host, tunnels all at once.
+/// One try of every check: one round trip for those on the host, tunnels all at once. A try that
+/// does not end has failed, also where only the end of the session ends it.
 async fn try_all(session: &Session, address: &str, checks: &[Pending]) -> Result<Vec<Outcome>, Failure> {
+    let limits: Vec<Duration> = checks.iter().map(Pending::limit).collect();
     let mut replies = Vec::new();
-    for pending in checks {
+    for (pending, limit) in checks.iter().zip(&limits) {
         replies.push(match host_script(&pending.check.kind) {
             Some(script) => {
-                let frame = Frame { deadline: ONE_TRY * 2, keep: 64 << 10, ..Frame::new(script) };
-                Some(session.submit(frame).await.map_err(|error| session_failure("checking health", &error))?)
+                let script = script.within(limit.as_secs().max(1));
+                Some(session.submit(Frame { deadline: *limit + GRACE, keep: 64 << 10, ..Frame::new(script) }).await)
             }
             None => None,
         });
     }
-    let network = checks.iter().map(|pending| async {
-        match tokio::time::timeout(ONE_TRY, network_check(session, address, &pending.check.kind)).await {
+    let network = checks.iter().zip(&limits).map(|(pending, limit)| async {
+        match tokio::time::timeout(*limit, network_check(session, address, &pending.check.kind)).await {
             Ok(outcome) => outcome,
-            Err(_) => Some(Err(format!("no answer within {} s", ONE_TRY.as_secs()))),
+            Err(_) => Some(Err(format!("no answer within {}", in_seconds(*limit)))),
         }
     });
     let network = futures::future::join_all(network).await;
     let mut outcomes = Vec::with_capacity(checks.len());
-    for ((pending, reply), network) in checks.iter().zip(replies).zip(network) {
-        let outcome = match reply {
-            Some(reply) => {
-                let output = reply.wait().await.map_err(|error| session_failure("checking health", &error))?;
-                let outcome = host_outcome(&pending.check.kind, output.status, &text(&output), &String::from_utf8_lossy(&output.stderr));
-                match (&pending.check.kind, output.unfit_to_show) {
-                    (CheckKind::Command { .. }, true) => outcome.map(|_| String::new()).map_err(|why| not_shown(&why)),
-                    _ => outcome,
-                }
-            }
-            None => network.unwrap_or_else(|| Err("nothing to check".to_owned())),
+    let mut endless = false;
+    for (((pending, limit), reply), network) in checks.iter().zip(limits).zip(replies).zip(network) {
+        let Some(reply) = reply else {
+            outcomes.push(network.unwrap_or_else(|| Err("nothing to check".to_owned())));
+            continue;
         };
-        outcomes.push(outcome);
+        let output = match reply {
+            Ok(reply) => reply.wait().await,
+            Err(error) => Err(error),
+        };
+        outcomes.push(match output {
+            Ok(output) if output.status == Script::ENDED => Err(no_end(limit)),
+            Ok(output) => answer(&pending.check.kind, &output),
+            Err(SessionError::Deadline(_)) => {
+                endless = true;
+                Err(no_end(limit))
+            }
+            Err(SessionError::Lost(_)) if endless => Err(NOT_LOOKED_AT.to_owned()),
+            Err(error) => return Err(session_failure("checking health", &error)),
+        });
     }
     Ok(outcomes)
+}
+
+/// What the host's answer to a check says of it.
+fn answer(kind: &CheckKind, output: &Output) -> Outcome {
+    let outcome = host_outcome(kind, output.status, &text(output), &String::from_utf8_lossy(&output.stderr));
+    match (kind, output.unfit_to_show) {
+        (CheckKind::Command { .. }, true) => outcome.map(|_| String::new()).map_err(|why| not_shown(&why)),
+        _ => outcome,
+    }
+}
+
+fn no_end(limit: Duration) -> String {
+    format!("no end within {}; it was stopped", in_seconds(limit))
+}
+
+fn in_seconds(limit: Duration) -> String {
+    format!("{} s", limit.as_secs().max(1))
 }
 
 /// The script of a check that runs on the host.

@@ -14,6 +14,10 @@ use crate::shell::Script;
 const WITHIN: Duration = Duration::from_secs(60);
 /// How long between tries.
 const EVERY: Duration = Duration::from_secs(2);
+/// How long one try of a command may take unless it says otherwise.
+const COMMAND: Duration = Duration::from_secs(30);
+/// The least that one try may be given.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// What a check may look at while it is built.
 pub struct CheckContext<'a> {
@@ -139,6 +143,10 @@ struct Http {
     #[serde(default, deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     every: Option<Duration>,
+    /// How long one try may take; then it is ended and has failed. Default: 15s.
+    #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    timeout: Option<Duration>,
 }
 
 impl CheckSpec for Http {
@@ -168,7 +176,7 @@ impl CheckSpec for Http {
             ca_pem,
             from: self.from.unwrap_or(From::Host).vantage(),
         };
-        Ok(check(format!("http[{}]", self.url), kind, self.within, self.every))
+        check(format!("http[{}]", self.url), kind, Times { within: self.within, every: self.every, timeout: self.timeout })
     }
 }
 
@@ -189,13 +197,18 @@ struct Tcp {
     #[serde(default, deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     every: Option<Duration>,
+    /// How long one try may take; then it is ended and has failed. Default: 15s.
+    #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    timeout: Option<Duration>,
 }
 
 impl CheckSpec for Tcp {
     fn check(self, context: &CheckContext<'_>) -> Result<Check, BuildError> {
         let from = self.from.unwrap_or(From::Host).vantage();
         let address = self.address.unwrap_or_else(|| default_address(from, context));
-        Ok(check(format!("tcp[{address}:{}]", self.port), CheckKind::Tcp { address, port: self.port, from }, self.within, self.every))
+        let times = Times { within: self.within, every: self.every, timeout: self.timeout };
+        check(format!("tcp[{address}:{}]", self.port), CheckKind::Tcp { address, port: self.port, from }, times)
     }
 }
 
@@ -216,6 +229,10 @@ struct PortClosed {
     #[serde(default, deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     every: Option<Duration>,
+    /// How long one try may take; then it is ended and has failed. Default: 15s.
+    #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    timeout: Option<Duration>,
 }
 
 impl CheckSpec for PortClosed {
@@ -223,12 +240,8 @@ impl CheckSpec for PortClosed {
         let from = self.from.unwrap_or(From::Outside).vantage();
         let address = self.address.unwrap_or_else(|| default_address(from, context));
         let within = self.within.or(Some(Duration::from_secs(10)));
-        Ok(check(
-            format!("port_closed[{address}:{}]", self.port),
-            CheckKind::PortClosed { address, port: self.port, from },
-            within,
-            self.every,
-        ))
+        let times = Times { within, every: self.every, timeout: self.timeout };
+        check(format!("port_closed[{address}:{}]", self.port), CheckKind::PortClosed { address, port: self.port, from }, times)
     }
 }
 
@@ -248,13 +261,17 @@ struct Command {
     #[serde(default, deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     every: Option<Duration>,
+    /// How long one try may take; then it is ended and has failed. Default: 30s.
+    #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    timeout: Option<Duration>,
 }
 
 impl CheckSpec for Command {
     fn check(self, _: &CheckContext<'_>) -> Result<Check, BuildError> {
         let id = format!("command[{}]", self.cmd.lines().next().unwrap_or_default());
         let kind = CheckKind::Command { script: Script::new().user_code(&self.cmd), contains: self.contains };
-        Ok(check(id, kind, self.within, self.every))
+        check(id, kind, Times { within: self.within, every: self.every, timeout: self.timeout.or(Some(COMMAND)) })
     }
 }
 
@@ -274,6 +291,10 @@ struct ContainerHealthy {
     #[serde(default, deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     every: Option<Duration>,
+    /// How long one try may take; then it is ended and has failed. Default: 15s.
+    #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    timeout: Option<Duration>,
 }
 
 impl CheckSpec for ContainerHealthy {
@@ -283,12 +304,23 @@ impl CheckSpec for ContainerHealthy {
             _ => return Err(BuildError::from("give one of `project` and `container`".to_owned())),
         };
         let kind = CheckKind::ContainerHealthy { project: self.project, container: self.container };
-        Ok(check(id, kind, self.within, self.every))
+        check(id, kind, Times { within: self.within, every: self.every, timeout: self.timeout })
     }
 }
 
-fn check(id: String, kind: CheckKind, within: Option<Duration>, every: Option<Duration>) -> Check {
-    Check { id, kind, within: within.unwrap_or(WITHIN), every: every.unwrap_or(EVERY) }
+/// How long a check and its tries may take, as the user says.
+struct Times {
+    within: Option<Duration>,
+    every: Option<Duration>,
+    timeout: Option<Duration>,
+}
+
+fn check(id: String, kind: CheckKind, times: Times) -> Result<Check, BuildError> {
+    let each = times.timeout.unwrap_or(Check::EACH);
+    if each < SHORTEST {
+        return Err(BuildError::field("timeout", "a try needs a second at least"));
+    }
+    Ok(Check { id, kind, within: times.within.unwrap_or(WITHIN), every: times.every.unwrap_or(EVERY), each })
 }
 
 fn default_address(from: Vantage, context: &CheckContext<'_>) -> String {
@@ -364,6 +396,9 @@ mod tests {
         assert_eq!(build("port_closed", json!({"port": 22})).unwrap().id, "port_closed[10.0.0.1:22]");
         let tcp = build("tcp", json!({"port": 22, "within": "2m", "every": 0.5})).unwrap();
         assert_eq!((tcp.id.as_str(), tcp.within, tcp.every), ("tcp[127.0.0.1:22]", Duration::from_secs(120), Duration::from_millis(500)));
+        assert_eq!((tcp.each, build("command", json!({"cmd": "true"})).unwrap().each), (Check::EACH, COMMAND));
+        assert_eq!(build("command", json!({"cmd": "true", "timeout": "90s"})).unwrap().each, Duration::from_secs(90));
+        assert_eq!(build("http", json!({"url": "http://x", "timeout": 0})).unwrap_err().field.as_deref(), Some("timeout"));
         assert_eq!(build("tcp", json!({"port": 22, "within": "soon"})).unwrap_err().field.as_deref(), Some("within"));
         assert!(build("container_healthy", json!({})).is_err());
         assert!(build("http", json!({"url": "ftp://x"})).is_err());

@@ -15,6 +15,13 @@ pub struct Check {
     pub within: Duration,
     /// How long between tries.
     pub every: Duration,
+    /// How long one try may take before it is ended and counts as failed.
+    pub each: Duration,
+}
+
+impl Check {
+    /// How long one try may take unless the check says otherwise.
+    pub const EACH: Duration = Duration::from_secs(15);
 }
 
 /// Where a network check connects from.

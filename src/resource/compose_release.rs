@@ -155,6 +155,7 @@ impl Resource for ComposeRelease {
             // Bringing it up waited for health already: what is ill now is told soon.
             within: Duration::from_secs(self.stack.wait.min(60)),
             every: Duration::from_secs(2),
+            each: Check::EACH,
         }]
     }
 

@@ -90,6 +90,7 @@ fn a_host_that_fails_says_why_and_keeps_nobody_else_from_being_served() {
             output_is_bounded_and_harmless(&ward);
             a_variable_that_one_host_lacks_stops_that_host(&ward);
             a_task_ends_at_its_deadline(&ward);
+            a_check_that_hangs_has_failed_in_its_time(&ward);
             a_host_that_falls_silent_midway_ends_in_time(&ward);
         });
     });
@@ -206,4 +207,55 @@ fn a_task_ends_at_its_deadline(ward: &Ward<'_>) {
     has(&ward.fails(&slow, &[], "deadline").0, &["took longer than 2 s and was stopped", "timeout"]);
     assert!(started.elapsed() < Duration::from_secs(15));
     assert_eq!(ward.sh("pgrep -f '^sleep 30' | wc -l"), "0", "what it started still runs");
+}
+
+/// One of each kind: the one that hangs is named with its limit, the others are looked at all the same, and the host
+/// is not said to be unreachable.
+fn a_check_that_hangs_has_failed_in_its_time(ward: &Ward<'_>) {
+    // A port that accepts and says nothing, and a `docker` that never answers.
+    ward.sh("printf '#!/bin/sh\nexec sleep 300\n' >/usr/local/bin/docker; chmod +x /usr/local/bin/docker; \
+             systemd-run --quiet --unit st-mute perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1:4321\", Listen => 5, ReuseAddr => 1) or die; my @c; while (1) { push @c, $s->accept }'");
+    ward.lab.until(ward.ill, "grep -q ':10E1 ' /proc/net/tcp");
+    let check = |name: &str, body: &str| {
+        format!("- name: {name}\n  {body}, timeout: 2, within: 1}}\n  when: eq inventory_hostname \"{}\"\n", ward.ill)
+    };
+    ward.project.write(
+        "roles/slow/verify/main.yml",
+        &[
+            check("the mute command", "command: {cmd: 'sleep 300 & echo begun; wait'"),
+            check("the mute page", "http: {url: 'http://127.0.0.1:4321/'"),
+            check("the mute container", "container_healthy: {project: none"),
+            check("the open port", "tcp: {port: 4321"),
+            check("the quick command", "command: {cmd: 'echo quick'"),
+        ]
+        .concat(),
+    );
+    ward.project.write("roles/slow/tasks/main.yml", "[]\n");
+    ward.project.write("playbooks/slow.yml", "- hosts: lab\n  roles: [slow]\n");
+    let (inventory, limit) = (ward.lab.inventory(), format!("{},{}", ward.ill, ward.well));
+    for verb in ["verify", "apply"] {
+        let started = Instant::now();
+        let run = soc(ward.project.dir.path(), &[verb, "slow.yml", "-i", inventory.to_str().unwrap(), "-l", &limit, "--format", "json"]);
+        assert!(started.elapsed() < Duration::from_secs(25), "{verb} took {:?}", started.elapsed());
+        let document = run.json();
+        assert_eq!(run.code, 2, "{}", run.all());
+        let failure = &document["hosts"][ward.ill]["failure"];
+        assert_eq!(failure["class"], "unhealthy", "{failure}");
+        let stopped = "no end within 2 s; it was stopped";
+        has(
+            failure,
+            &[&format!("the mute command: {stopped}"), &format!("the mute container: {stopped}"), "the mute page: no answer within 2 s"],
+        );
+        let passed = |title: &str| {
+            let checks = document["hosts"][ward.ill]["checks"].as_array().unwrap();
+            checks.iter().find(|check| check["title"].as_str().unwrap().contains(title)).unwrap()["passed"].clone()
+        };
+        assert_eq!(
+            (passed("the open port"), passed("the quick command"), passed("the mute page")),
+            (true.into(), true.into(), false.into())
+        );
+        assert_eq!(recap(&document, ward.ill, "unreachable"), 0);
+        assert!(document["hosts"][ward.well]["failure"].is_null(), "{}", run.all());
+    }
+    assert_eq!(ward.sh("systemctl stop st-mute; rm /usr/local/bin/docker; pgrep -f '^sleep 300' | wc -l"), "0", "what hung still runs");
 }

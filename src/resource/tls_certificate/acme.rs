@@ -97,6 +97,7 @@ impl Resource for Acme {
             kind: CheckKind::Command { script, contains: Some("good".to_owned()) },
             within: FIRST,
             every: Duration::from_secs(5),
+            each: Check::EACH,
         }]
     }
 
