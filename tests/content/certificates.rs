@@ -1,71 +1,103 @@
-//! The maker of certificates, run for real.
+//! What stands around the stacks' certificates: which files services read, and who is restarted when they are renewed.
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
-use crate::render::root;
+use crate::render::{Host, STACKS, read, root, yaml};
 
-fn cert(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new("sh")
-        .arg(root().join("roles/soc_common/files/soc-cert"))
-        .args(arguments)
-        .env("SOC_CERT_CA", dir.join("ca"))
-        .output()
-        .unwrap()
-}
-
-/// The uid that the tests run as, which keys can be given to without being root.
-fn uid() -> String {
-    String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout).unwrap().trim().to_owned()
+/// Every task that lays certificates down, with its role.
+fn certificates() -> Vec<(&'static str, serde_json::Value)> {
+    let tasks = STACKS.iter().flat_map(|role| {
+        let tasks = yaml(format!("roles/{role}/tasks/main.yml"));
+        tasks
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|task| task.get("tls_certificate").is_some())
+            .map(|task| (*role, task.clone()))
+            .collect::<Vec<_>>()
+    });
+    tasks.collect()
 }
 
 #[test]
-fn a_certificate_is_made_once_and_again_when_names_change() {
-    let site = tempfile::tempdir().unwrap();
-    let (dir, uid) = (site.path().join("indexer"), uid());
-    let dir = dir.to_str().unwrap();
-    let names = "wazuh-indexer,localhost,127.0.0.1";
-    assert!(!cert(site.path(), &["check", dir, "wazuh-indexer", &uid, names]).status.success());
-    let made = cert(site.path(), &["make", dir, "wazuh-indexer", &uid, names]);
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let checked = cert(site.path(), &["check", dir, "wazuh-indexer", &uid, names]);
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    for other in [["wazuh-indexer", "wazuh-indexer,localhost"], ["other", names]] {
-        assert!(!cert(site.path(), &["check", dir, other[0], &uid, other[1]]).status.success(), "{other:?}");
+fn certificates_come_from_the_project_s_authority_and_somebody_takes_new_ones() {
+    let tasks = certificates();
+    let roles: Vec<&str> = tasks.iter().map(|(role, _)| *role).collect();
+    assert_eq!(roles, ["siem", "soar", "waf"]);
+    for (role, task) in &tasks {
+        let arguments = &task["tls_certificate"];
+        assert_eq!(arguments["authority"], "{{soc_tls_authority}}", "{role}");
+        assert!(arguments["owner"].is_string(), "{role}: a key belongs to its consumer alone");
+        let handlers = yaml(format!("roles/{role}/handlers/main.yml"));
+        let notified = task["notify"].as_str().unwrap();
+        assert!(handlers.as_array().unwrap().iter().any(|handler| handler["name"] == notified), "{role}: `{notified}`");
     }
-    // OpenSearch knows nodes by this very form of the subject.
-    let subject = Command::new("openssl")
-        .args(["x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in"])
-        .arg(format!("{dir}/cert.pem"))
+    assert!(!root().join("roles/soc_common/files/soc-cert").exists());
+}
+
+/// OpenSearch knows nodes by the subject, which is the first of the names.
+#[test]
+fn nodes_and_admins_are_known_by_the_first_name_of_their_certificates() {
+    for (role, node) in [("siem", "wazuh-indexer"), ("soar", "shuffle-opensearch")] {
+        let settings = read(format!("roles/{role}/templates/opensearch.yml"));
+        let tasks = yaml(format!("roles/{role}/tasks/main.yml"));
+        let tasks = tasks.as_array().unwrap();
+        let issued = tasks.iter().find(|task| task.get("tls_certificate").is_some()).unwrap()["loop"].as_array().unwrap();
+        for name in [node.to_owned(), format!("{node}-admin")] {
+            assert!(settings.contains(&format!("\"CN={name}\"")), "{role}");
+            assert!(issued.iter().any(|item| item["names"][0] == name.as_str()), "{role}: {name}");
+        }
+    }
+}
+
+/// Whatever path a service reads below a mounted directory of certificates is one that is laid down there.
+#[test]
+fn services_read_the_files_that_are_laid_down() {
+    let host = Host::all();
+    let mut seen = 0;
+    for role in ["siem", "soar", "waf"] {
+        let text: String = std::fs::read_dir(root().join(format!("roles/{role}/templates")))
+            .unwrap()
+            .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+            .chain([read(format!("roles/{role}/tasks/main.yml"))])
+            .collect();
+        let compose = host.compose(role);
+        let volumes = compose["services"].as_object().unwrap().values().filter_map(|service| service["volumes"].as_array()).flatten();
+        for volume in volumes.filter_map(|volume| volume.as_str()).filter(|volume| volume.contains("/tls/")) {
+            let mut parts = volume.split(':');
+            let (source, target) = (parts.next().unwrap(), parts.next().unwrap());
+            let files = if source.ends_with("/trust") { ["ca.crt", "truststore.p12", ""] } else { ["tls.crt", "tls.key", "tls-ca.crt"] };
+            for rest in text.split(&format!("{target}/")).skip(1) {
+                let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
+                assert!(files.contains(&name.as_str()), "{role}: {target}/{name} is not laid down in {source}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 12, "{seen}");
+}
+
+/// Restarted is what started before the file was written, and nothing else.
+#[test]
+fn a_renewed_certificate_restarts_only_who_has_the_old_one() {
+    let site = tempfile::tempdir().unwrap();
+    let bin = site.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let docker = "#!/bin/sh\ncase \"$1 $3\" in\n'inspect {{.State.StartedAt}}') case $4 in old) echo 2020-01-01T00:00:00Z ;; new) echo 2090-01-01T00:00:00Z ;; *) exit 1 ;; esac ;;\n\
+                  inspect*) echo healthy ;;\nrestart*) echo \"$2\" >>\"$LOG\" ;;\nesac\n";
+    std::fs::write(bin.join("docker"), docker).unwrap();
+    std::os::unix::fs::symlink("/bin/true", bin.join("sleep")).unwrap();
+    assert!(Command::new("chmod").arg("755").arg(bin.join("docker")).status().unwrap().success());
+    let (file, log) = (site.path().join("tls.crt"), site.path().join("log"));
+    std::fs::write(&file, "new").unwrap();
+    let out = Command::new("sh")
+        .arg(root().join("roles/soc_common/files/soc-renew"))
+        .arg(&file)
+        .args(["old", "new", "gone"])
+        .env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()))
+        .env("LOG", &log)
         .output()
         .unwrap();
-    assert_eq!(String::from_utf8(subject.stdout).unwrap().trim(), "subject=CN=wazuh-indexer");
-    assert!(crate::render::read("roles/siem/templates/opensearch.yml").contains("\"CN=wazuh-indexer\""));
-    let key = std::fs::read_to_string(format!("{dir}/key.pem")).unwrap();
-    assert!(key.starts_with("-----BEGIN PRIVATE KEY-----"), "PKCS#8, which Java reads");
-}
-
-#[test]
-fn a_new_authority_makes_old_certificates_bad() {
-    let site = tempfile::tempdir().unwrap();
-    let (dir, uid) = (site.path().join("a"), uid());
-    let dir = dir.to_str().unwrap();
-    assert!(cert(site.path(), &["make", dir, "a", &uid, "a"]).status.success());
-    std::fs::remove_dir_all(site.path().join("ca")).unwrap();
-    assert!(!cert(site.path(), &["check", dir, "a", &uid, "a"]).status.success());
-    assert!(cert(site.path(), &["make", dir, "a", &uid, "a"]).status.success());
-    assert!(cert(site.path(), &["check", dir, "a", &uid, "a"]).status.success());
-}
-
-#[test]
-fn damage_to_a_certificate_is_noticed() {
-    let site = tempfile::tempdir().unwrap();
-    let (dir, uid) = (site.path().join("a"), uid());
-    let dir = dir.to_str().unwrap();
-    assert!(cert(site.path(), &["make", dir, "a", &uid, "a"]).status.success());
-    let other = site.path().join("b");
-    assert!(cert(site.path(), &["make", other.to_str().unwrap(), "a", &uid, "a"]).status.success());
-    std::fs::remove_file(format!("{dir}/key.pem")).unwrap();
-    std::fs::copy(other.join("key.pem"), format!("{dir}/key.pem")).unwrap();
-    assert!(!cert(site.path(), &["check", dir, "a", &uid, "a"]).status.success(), "another certificate's key");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "old\n");
 }

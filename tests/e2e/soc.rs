@@ -56,6 +56,7 @@ fn six_stacks_on_one_host_are_green_and_stay_apart() {
     a_failing_stack_touches_no_other(&lab);
     a_reload_leaves_containers_that_come_back(&lab);
     if series(0, 1) == 1 {
+        renewed_certificates_reach_their_services(&lab);
         a_power_cut_is_survived(&lab);
         real_programs_take_what_was_rendered(&lab);
     }
@@ -215,6 +216,21 @@ fn a_reload_leaves_containers_that_come_back(lab: &Lab) {
     assert!(lab.sh("h1", channel).contains("#elsewhere"));
     let stopped = "grep -l '\"HasBeenManuallyStopped\":true' /var/lib/docker/containers/*/config.v2.json || true";
     assert_eq!(lab.sh("h1", stopped), "");
+}
+
+/// New certificates, by the same authority: who serves with one is restarted, nobody else, and is healthy.
+fn renewed_certificates_reach_their_services(lab: &Lab) {
+    let before = lives(lab);
+    let shorter = ["-e", r#"{"soc_tls_days": 300}"#];
+    every_check_is_green(&apply(lab, "apply", &shorter).ok().json());
+    let after = lives(lab);
+    let restarted: BTreeSet<&str> = after.iter().filter(|(name, lives)| before[*name] != **lives).map(|(name, _)| name.as_str()).collect();
+    let expected = ["siem/wazuh-indexer", "siem/wazuh-manager", "siem/wazuh-dashboard", "soar/shuffle-opensearch", "waf/nginx-ssl"];
+    assert_eq!(restarted, BTreeSet::from(expected));
+    let chain = "openssl verify -CAfile /etc/nginx/certs/tls-ca.crt /etc/nginx/certs/tls.crt";
+    let chain = chain.replace("/etc/nginx/certs", "/var/lib/soc-provision/tls/waf/front");
+    assert!(lab.sh("h1", &chain).ends_with("OK"));
+    assert_eq!(recap(&apply(lab, "apply", &shorter).ok().json(), "h1", "changed"), 0);
 }
 
 /// After a power cut every stack comes back by itself, with the firewall, and nothing needs doing.
