@@ -13,6 +13,8 @@ mod certificates;
 mod compare;
 #[path = "content/hygiene.rs"]
 mod hygiene;
+#[path = "content/limits.rs"]
+mod limits;
 #[path = "content/networks.rs"]
 mod networks;
 #[path = "content/project.rs"]

@@ -13,6 +13,7 @@ use crate::resource::compose::host as stack_host;
 use crate::resource::compose::preflight::listener;
 use crate::resource::observe::{Answer, Observations};
 use crate::resource::plan::Effect;
+use crate::resource::requirement::Size;
 use crate::resource::{Claim, Question, ResourceId};
 use crate::shell::Script;
 
@@ -95,7 +96,7 @@ else echo missing; fi"#,
 }
 
 /// A role, or a stack outside of roles, with what it needs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Consumer {
     name: String,
     /// Nothing of it is on the host yet.
@@ -104,6 +105,9 @@ struct Consumer {
     memory: u64,
     limits: u64,
     disk: BTreeMap<String, u64>,
+    /// The name of its size, and what all sizes need.
+    profile: Option<String>,
+    profiles: BTreeMap<String, Size>,
 }
 
 /// A stack's own figures.
@@ -120,9 +124,13 @@ struct StackNeeds {
 #[must_use]
 pub fn compare(run: &HostRun) -> Preflight {
     let consumers = consumers(run);
-    let mut rows = vec![cpu(run, &consumers), memory(run, &consumers)];
+    let mut rows = sizes(run, &consumers);
+    if rows.iter().any(|row| row.verdict == Verdict::Short)
+        && let Some(advice) = smaller(run, &consumers)
+    {
+        rows.iter_mut().filter(|row| row.verdict == Verdict::Short).for_each(|row| row.available.push_str(&advice));
+    }
     rows.extend(limits(run, &consumers));
-    rows.extend(disks(run, &consumers));
     rows.extend(ports(run));
     rows.extend(sysctls(run));
     rows.extend(modules(run));
@@ -134,6 +142,32 @@ pub fn compare(run: &HostRun) -> Preflight {
         row.at = places.map(|required| format!("{}:{}", required.at.file.display(), required.at.line)).collect();
     }
     Preflight { rows }
+}
+
+/// What is summed over all consumers.
+fn sizes(run: &HostRun, consumers: &[Consumer]) -> Vec<Row> {
+    let mut rows = vec![cpu(run, consumers), memory(run, consumers)];
+    rows.extend(disks(run, consumers));
+    rows
+}
+
+/// What to say of the sizes of the roles where the one they have does not fit: the largest that does.
+fn smaller(run: &HostRun, consumers: &[Consumer]) -> Option<String> {
+    let (current, known) = consumers.iter().find_map(|consumer| Some((consumer.profile.as_ref()?, &consumer.profiles)))?;
+    let resized = |name: &str| -> Vec<Consumer> {
+        let one = |consumer: &Consumer| match consumer.profiles.get(name).filter(|_| consumer.profile.as_ref() == Some(current)) {
+            Some(size) => Consumer { milli_cpus: size.milli_cpus, memory: size.memory, disk: size.disk.clone(), ..consumer.clone() },
+            None => consumer.clone(),
+        };
+        consumers.iter().map(one).collect()
+    };
+    let mut others: Vec<(&String, Vec<Consumer>)> =
+        known.keys().filter(|name| *name != current).map(|name| (name, resized(name))).collect();
+    let memory = |list: &[Consumer]| list.iter().map(|consumer| consumer.memory).sum::<u64>();
+    others.sort_by_key(|(_, list)| std::cmp::Reverse(memory(list)));
+    let fits = |list: &[Consumer]| sizes(run, list).iter().all(|row| row.verdict != Verdict::Short);
+    let fitting = others.iter().find(|(_, list)| fits(list)).map(|(name, _)| format!("profile `{name}` fits"));
+    Some(format!(" (profile `{current}`; {})", fitting.unwrap_or_else(|| "no profile fits".to_owned())))
 }
 
 /// Every role and stack that needs something. A role's own figures and those of its stacks say the
@@ -161,6 +195,8 @@ fn consumers(run: &HostRun) -> Vec<Consumer> {
             *consumer.disk.entry(path.clone()).or_default() += bytes;
         }
         consumer.fresh = never_applied;
+        consumer.profile.clone_from(&required.needs.profile);
+        consumer.profiles.clone_from(&required.needs.profiles);
     }
     for (name, stacks) in by_role {
         let consumer = out.entry(name).or_default();

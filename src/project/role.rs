@@ -47,6 +47,12 @@ pub struct OptionSpec {
     pub required: bool,
     pub default: Option<Node>,
     pub choices: Vec<serde_json::Value>,
+    /// Least and greatest value of a number.
+    pub range: (Option<f64>, Option<f64>),
+    /// What text must match, whole.
+    pub pattern: Option<regex::Regex>,
+    /// What it is for; shown where it is wrong.
+    pub description: Option<String>,
     /// Type of a list's items.
     pub elements: Option<OptionKind>,
     /// Fields of a mapping, or of the mappings in a list.
@@ -60,6 +66,10 @@ pub enum OptionKind {
     Bool,
     Int,
     Float,
+    /// 1 to 65535.
+    Port,
+    /// `512m`, `8G`, or a number of bytes.
+    Size,
     List,
     Dict,
     Path,
@@ -71,6 +81,8 @@ const KINDS: &[(&str, OptionKind)] = &[
     ("bool", OptionKind::Bool),
     ("int", OptionKind::Int),
     ("float", OptionKind::Float),
+    ("port", OptionKind::Port),
+    ("size", OptionKind::Size),
     ("list", OptionKind::List),
     ("dict", OptionKind::Dict),
     ("path", OptionKind::Path),
@@ -83,7 +95,7 @@ const KINDS: &[(&str, OptionKind)] = &[
 ];
 
 /// What `requires` of a role may name; `resource::requirement` reads it once it is rendered.
-const REQUIRES: &[&str] = &["cpu", "cpus", "memory", "disk", "ports", "sysctl", "kernel_modules", "subnets"];
+const REQUIRES: &[&str] = &["cpu", "cpus", "memory", "disk", "ports", "sysctl", "kernel_modules", "subnets", "profile", "profiles"];
 
 /// The names a part's main file may have.
 const MAIN: &[&str] = &["main.yml", "main.yaml", "main.json", "main"];
@@ -173,8 +185,21 @@ fn options(node: &Node, problems: &mut Problems, depth: usize) -> Spec {
     let options = map.iter().filter_map(|(key, body)| {
         let empty = Map::default();
         let body = if body.is_null() { Some(&empty) } else { problems.map(body, &format!("option `{}`", key.name)) }?;
-        const KNOWN: &[&str] =
-            &["type", "required", "default", "choices", "elements", "options", "description", "version_added", "aliases", "no_log"];
+        const KNOWN: &[&str] = &[
+            "type",
+            "required",
+            "default",
+            "choices",
+            "elements",
+            "options",
+            "description",
+            "version_added",
+            "aliases",
+            "no_log",
+            "min",
+            "max",
+            "pattern",
+        ];
         problems.only(body, KNOWN, &format!("option `{}`", key.name));
         let kind = body.get("type").map_or(Some(OptionKind::Str), |node| kind_of(node, problems))?;
         let elements = body.get("elements").and_then(|node| kind_of(node, problems));
@@ -192,16 +217,40 @@ fn options(node: &Node, problems: &mut Problems, depth: usize) -> Spec {
             default,
             choices: choices.iter().map(Node::to_json).collect(),
             elements,
+            range: (limit(body, "min", kind, problems), limit(body, "max", kind, problems)),
+            pattern: body.get("pattern").and_then(|node| pattern(node, problems)),
+            description: body.get("description").and_then(Node::as_str).map(str::to_owned),
             options: body.get("options").map(|node| self::options(node, problems, depth + 1)),
         })
     });
     Spec { options: options.collect() }
 }
 
+/// `min` or `max`, which only numbers have.
+fn limit(body: &Map, key: &str, kind: OptionKind, problems: &mut Problems) -> Option<f64> {
+    let node = body.get(key)?;
+    let number = node.to_json().as_f64().filter(|_| matches!(kind, OptionKind::Int | OptionKind::Float));
+    if number.is_none() {
+        problems.error(&node.at, format!("`{key}` must be a number, and the option of type `int` or `float`"));
+    }
+    number
+}
+
+fn pattern(node: &Node, problems: &mut Problems) -> Option<regex::Regex> {
+    let compiled = node.as_str().map(|text| regex::Regex::new(&format!("^(?:{text})$")));
+    match compiled {
+        Some(Ok(pattern)) => Some(pattern),
+        _ => {
+            problems.error(&node.at, "this is not a regular expression");
+            None
+        }
+    }
+}
+
 fn kind_of(node: &Node, problems: &mut Problems) -> Option<OptionKind> {
     let found = KINDS.iter().find(|(name, _)| Some(*name) == node.as_str());
     if found.is_none() {
-        let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).take(8).collect();
+        let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).take(10).collect();
         problems.error_hint(&node.at, "this is not a type", format!("types: {}", names.join(", ")));
     }
     found.map(|(_, kind)| *kind)

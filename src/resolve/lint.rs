@@ -34,7 +34,10 @@ pub fn check(project: &Project, found: &[Diagnostic], options: &RunOptions) -> V
     let resolver = Resolver::new(project, &options);
     for host in project.hosts() {
         problems.extend(super::connection(project, host).err().unwrap_or_default());
-        let found = resolver.resolve(host, &Facts::placeholder(host)).err().unwrap_or_default();
+        let found = match resolver.resolve(host, &Facts::placeholder(host)) {
+            Ok(program) => program.conflicts(),
+            Err(found) => found,
+        };
         problems.extend(found.into_iter().filter(|diagnostic| !follows(diagnostic)));
     }
     sorted(problems.into_vec())

@@ -37,7 +37,7 @@ pub use lint::{check, errors_everywhere, lint, sorted};
 pub use resolver::{Resolver, RunOptions, resolve};
 pub use tags::unknown as unknown_tags;
 
-use crate::diagnostic::Location;
+use crate::diagnostic::{Diagnostic, Location};
 use crate::resource::requirement::Requirement;
 use crate::resource::{Check, Resource};
 use crate::secret::SecretName;
@@ -136,28 +136,52 @@ pub struct CheckTask {
     pub check: Check,
 }
 
+/// The tasks below some nodes, in order; those of rescues too if they are wanted.
+fn walk<'a>(nodes: &'a [Node], rescues: bool, out: &mut Vec<&'a Task>) {
+    for node in nodes {
+        match node {
+            Node::Task(task) => out.push(task),
+            Node::Block(block) => {
+                walk(&block.body, rescues, out);
+                if rescues {
+                    walk(&block.rescue, rescues, out);
+                }
+                walk(&block.always, rescues, out);
+            }
+            Node::FlushHandlers | Node::Gate(_) => {}
+        }
+    }
+}
+
 impl HostProgram {
     /// Every task of the program, handlers too, in order.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        fn walk<'a>(nodes: &'a [Node], out: &mut Vec<&'a Task>) {
-            for node in nodes {
-                match node {
-                    Node::Task(task) => out.push(task),
-                    Node::Block(block) => {
-                        walk(&block.body, out);
-                        walk(&block.rescue, out);
-                        walk(&block.always, out);
-                    }
-                    Node::FlushHandlers | Node::Gate(_) => {}
-                }
-            }
-        }
         let mut out = Vec::new();
         for play in &self.plays {
-            walk(&play.nodes, &mut out);
+            walk(&play.nodes, true, &mut out);
             out.extend(play.handlers.iter().map(|handler| &handler.task));
         }
         out.into_iter()
+    }
+
+    /// What the tasks that a run without failures goes through cannot have together: a host port
+    /// published twice, subnets that overlap. With the place of the later one.
+    #[must_use]
+    pub fn conflicts(&self) -> Vec<Diagnostic> {
+        let mut tasks = Vec::new();
+        self.plays.iter().for_each(|play| walk(&play.nodes, false, &mut tasks));
+        let resources = || tasks.iter().flat_map(|task| task.resources.iter().map(|resource| (resource, &task.location)));
+        let claims: Vec<_> =
+            resources().flat_map(|(resource, _)| resource.claims().into_iter().map(|claim| (resource.id(), claim))).collect();
+        let located = |message: String| {
+            let at = resources().find(|(resource, _)| message.starts_with(&format!("{}: ", resource.id())));
+            let diagnostic = Diagnostic::error(message.clone());
+            match at {
+                Some((_, at)) => diagnostic.at(at.clone()),
+                None => diagnostic,
+            }
+        };
+        crate::resource::claims::cross_check(&claims).into_iter().map(located).collect()
     }
 
     /// Secrets that applying the program may need.

@@ -332,6 +332,48 @@ fn argument_specs_are_checked() {
 }
 
 #[test]
+fn arguments_out_of_range_are_refused_where_they_are_written() {
+    let specs = "argument_specs:\n  main:\n    options:\n      copies: {type: int, min: 1, max: 8, description: How many there are}\n      port: {type: port}\n      heap: {type: size, pattern: '[0-9]+[mg]'}\n      ports: {type: list, elements: port}\n";
+    let defaults = "copies: 2\nport: 80\nheap: 512m\nports: [80]\n";
+    let files = |vars: &'static str| {
+        [
+            ("roles/r/meta/main.yml", specs),
+            ("roles/r/defaults/main.yml", defaults),
+            ("roles/r/tasks/main.yml", "- test_kind: x\n"),
+            ("inventory/group_vars/all.yml", vars),
+        ]
+    };
+    let with = |vars: &'static str| run(&disk("- hosts: all\n  roles: [r]\n", &files(vars)));
+    with("copies: '8'\nheap: 4g\n").unwrap_or_else(|problems| panic!("{:#?}", shown(&problems)));
+    let place = "inventory/group_vars/all.yml:1:";
+    for (vars, expected) in [
+        ("copies: 0\n", "`copies` of role `r`: it must be 1 at least, not `0`"),
+        ("copies: -3\n", "not `-3`"),
+        ("copies: 9\n", "it must be 8 at most, not `9`"),
+        ("copies: many\n", "it must be a whole number, not `many`"),
+        ("copies: 1.5\n", "it must be a whole number, not `1.5`"),
+        ("port: 0\n", "`port` of role `r`: it must be a port (1 to 65535), not `0`"),
+        ("port: 65536\n", "not `65536`"),
+        ("port: http\n", "not `http`"),
+        ("ports: [80, 70000]\n", "item 1 must be a port (1 to 65535), not `70000`"),
+        ("heap: 0m\n", "it must be a size such as `512m` or `8G`, not `0m`"),
+        ("heap: lots\n", "not `lots`"),
+        ("heap: 4t\n", "it cannot be `4t`"),
+    ] {
+        let found = shown(&with(vars).unwrap_err());
+        assert!(found.len() == 1 && found[0].contains(expected) && found[0].starts_with(place), "{vars}: {found:#?}");
+    }
+    let bad = "argument_specs:\n  main:\n    options:\n      a: {type: str, min: 1}\n      b: {pattern: '('}\n";
+    let disk = disk("- hosts: all\n  roles: [r]\n", &[("roles/r/meta/main.yml", bad), ("roles/r/tasks/main.yml", "- test_kind: x\n")]);
+    let found = shown(&disk.load().unwrap_err());
+    assert!(
+        found.iter().any(|line| line.contains("`min` must be a number"))
+            && found.iter().any(|line| line.contains("not a regular expression")),
+        "{found:#?}"
+    );
+}
+
+#[test]
 fn offline_checks_do_not_judge_by_placeholders() {
     let disk = disk(&tasks("- assert: {that: [gt ansible_memtotal_mb 999999999]}\n- test_kind: x"), &[]);
     assert_eq!(check(&load(&disk), &[], &RunOptions::default()), []);

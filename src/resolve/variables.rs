@@ -198,6 +198,15 @@ impl<'w> Scope<'w> {
         Ok(None)
     }
 
+    /// Where the variable that counts is written, if it is in a file.
+    pub(super) fn place(&self, name: &str) -> Option<Location> {
+        let strongest = self.layers.iter().rev().find_map(|(sourced, _)| match &sourced.vars {
+            Vars::Values(values) => values.contains_key(name).then_some(None),
+            Vars::Nodes(nodes) => nodes.get(name).map(|node| Some(node.at.clone())),
+        });
+        strongest.flatten()
+    }
+
     /// Whether an own layer has the name, so that the frame's value does not count.
     fn shadows(&self, name: &str) -> bool {
         self.layers.iter().filter(|(_, own)| *own).any(|(sourced, _)| match &sourced.vars {

@@ -23,6 +23,21 @@ pub struct Requirement {
     pub modules: Vec<String>,
     /// Subnets that must be free, or belong to the host's own Docker networks.
     pub subnets: Vec<String>,
+    /// The name of the size that the figures above are of.
+    pub profile: Option<String>,
+    /// The same figures for every size there is.
+    pub profiles: BTreeMap<String, Size>,
+}
+
+/// What one size of a role or stack needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Processors, in thousandths.
+    pub milli_cpus: u64,
+    /// Bytes.
+    pub memory: u64,
+    /// Bytes by path.
+    pub disk: BTreeMap<String, u64>,
 }
 
 impl Requirement {
@@ -75,12 +90,43 @@ impl Requirement {
                     }
                     *(if key == "subnets" { &mut out.subnets } else { &mut out.modules }) = list;
                 }
+                "profile" => out.profile = Some(value.as_str().ok_or_else(|| wrong("the name of a size"))?.to_owned()),
+                "profiles" => {
+                    for (name, figures) in value.as_object().ok_or_else(|| wrong("a mapping of sizes to what they need"))? {
+                        out.profiles.insert(name.clone(), Size::read(name, figures).map_err(|message| (key.clone(), message))?);
+                    }
+                }
                 _ => return Err((key.clone(), format!("`{key}` is nothing that can be required"))),
             }
         }
-        Ok(out)
+        match &out.profile {
+            Some(name) if !out.profiles.contains_key(name) => {
+                let known: Vec<&str> = out.profiles.keys().map(String::as_str).collect();
+                Err(("profile".to_owned(), format!("there is no profile `{}`; there are {}", name.escape_debug(), known.join(", "))))
+            }
+            _ => Ok(out),
+        }
     }
 }
+
+impl Size {
+    /// `{cpus, memory, disk}`; a disk without a path is Docker's.
+    fn read(name: &str, value: &Value) -> Result<Self, String> {
+        let Some(map) = value.as_object() else { return Err(format!("profile `{name}` must be a mapping of `cpus`, `memory` and `disk`")) };
+        if let Some(key) = map.keys().find(|key| !["cpu", "cpus", "memory", "disk"].contains(&key.as_str())) {
+            return Err(format!("profile `{name}`: unknown key `{key}`; known keys: cpus, memory, disk"));
+        }
+        let mut map = map.clone();
+        if let Some(disk) = map.get("disk").filter(|disk| !disk.is_object()).cloned() {
+            map.insert("disk".to_owned(), serde_json::json!({ DOCKER: disk }));
+        }
+        let read = Requirement::read(&Value::Object(map)).map_err(|(_, message)| format!("profile `{name}`: {message}"))?;
+        Ok(Self { milli_cpus: read.milli_cpus, memory: read.memory, disk: read.disk })
+    }
+}
+
+/// Where Docker keeps what it has.
+const DOCKER: &str = "/var/lib";
 
 fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string())
@@ -116,6 +162,12 @@ mod tests {
         }))
         .unwrap();
         assert_eq!((read.milli_cpus, read.memory, read.disk["/var/lib"]), (500, 8 << 30, 50 << 30));
+        let sized =
+            Requirement::read(&json!({"profile": "lab", "profiles": {"lab": {"cpus": 0.5, "memory": "1G", "disk": "2G"}}})).unwrap();
+        assert_eq!(
+            sized.profiles["lab"],
+            Size { milli_cpus: 500, memory: 1 << 30, disk: BTreeMap::from([("/var/lib".to_owned(), 2 << 30)]) }
+        );
         assert_eq!(read.ports, [(514, "udp".to_owned()), (443, "tcp".to_owned())]);
         for (value, key) in [
             (json!({"memory": "lots"}), "memory"),
@@ -128,6 +180,9 @@ mod tests {
             (json!({"kernel_modules": ["a b"]}), "kernel_modules"),
             (json!({"subnets": ["10.0.0.0/33"]}), "subnets"),
             (json!({"ram": 1}), "ram"),
+            (json!({"profile": "huge", "profiles": {"lab": {"memory": "1G"}}}), "profile"),
+            (json!({"profiles": {"lab": {"ram": "1G"}}}), "profiles"),
+            (json!({"profiles": {"lab": {"memory": "much"}}}), "profiles"),
         ] {
             assert_eq!(Requirement::read(&value).unwrap_err().0, key, "{value}");
         }

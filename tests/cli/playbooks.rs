@@ -65,7 +65,7 @@ fn arguments_of_roles_are_checked() {
     let fine = Project::with_playbook(&play("{port: 80}"), &role);
     assert_eq!(fine.tasks("w1", &[]), ["app : debug: 80 safe"]);
     for (vars, expected) in [
-        ("{port: many}", "`port` of role `app`: it must be a whole number, not text"),
+        ("{port: many}", "`port` of role `app`: it must be a whole number, not `many`"),
         ("{port: 1, mode: fats}", "it cannot be `fats`|did you mean `fast`?"),
         ("{port: 1, users: [{nmae: x}]}", "unknown key `nmae`; did you mean `name`?"),
         ("{port: 1, users: [{name: x, admin: perhaps}]}", "`users[0].admin`"),
