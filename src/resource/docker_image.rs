@@ -11,7 +11,7 @@ use crate::facts::Facts;
 use crate::resource::docker_archive;
 use crate::resource::package::Package;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided, Upload};
-use crate::resource::{BuildContext, BuildError, Kind, Question, Resource, ResourceId, Teardown, View};
+use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Teardown, View};
 use crate::secret::sha256;
 use crate::shell::Script;
 
@@ -296,6 +296,15 @@ impl Resource for Image {
 
     fn questions(&self, _facts: &Facts) -> Vec<Question> {
         vec![Question::DockerInfo, Question::Image(self.name.clone())]
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        match &self.origin {
+            Origin::Archive { path, archive } if self.state == ImageState::Present => {
+                vec![Claim::Archive { reference: self.name.clone(), ids: archive.ids.clone(), path: path.clone() }]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {

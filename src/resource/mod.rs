@@ -192,6 +192,9 @@ pub enum Claim {
     Needs { owner: String, milli_cpus: u64, memory: u64 },
     /// An image that a service runs, by reference.
     Image { reference: String, owner: String },
+    /// An archive that brings an image: what its manifest says of the ids, and where it is on the
+    /// controller.
+    Archive { reference: String, ids: Vec<String>, path: std::path::PathBuf },
     /// Space that a stack needs at a path, in bytes.
     Disk { owner: String, path: String, bytes: u64 },
 }

@@ -5,6 +5,7 @@
 
 mod absent;
 mod apply;
+mod backups;
 mod bad_input;
 #[path = "../support/canary.rs"]
 mod canary;

@@ -293,7 +293,7 @@ fn an_update_that_is_cut_off_is_finished_by_the_next_apply() {
 }
 
 /// A role that wants more than any lab has, and two stacks that cannot be.
-const GREEDY: &str = "requires:\n  cpu: 400\n  memory: 9000G\n  disk: {/var/lib: 900T}\n  sysctl: {vm.max_map_count: 9999999999}\n";
+const GREEDY: &str = "requires:\n  cpu: 400\n  memory: 9000G\n  disk: {/var/lib: 900T}\n  sysctl: {vm.max_map_count: 9999999999}\n  profile: huge\n  profiles:\n    huge: {cpus: 400, memory: 9000G, disk: 900T}\n    large: {cpus: 300, memory: 8000G, disk: 800T}\n    small: {cpus: 0.1, memory: 8M, disk: 1M}\n";
 const IMPOSSIBLE: &str = r#"- hosts: h1
   roles: [greedy]
   tasks:
@@ -334,6 +334,7 @@ fn short_hosts_are_refused(site: &Site) {
         for part in [
             "cpu: 400 needed, the host has",
             "memory: 8.8 TiB needed",
+            " (profile `huge`; profile `small` fits)",
             "disk /: 900 TiB needed",
             "sysctl vm.max_map_count: at least 9999999999 needed",
             "(roles/greedy/meta/main.yml:2)",
@@ -430,9 +431,50 @@ fn images_are_locked(site: &Site) {
     assert_eq!(other.code, 2, "{}", other.all());
     assert!(other.stderr.contains("images.lock:"), "{}", other.stderr);
     assert_eq!(site.run(&["images", "lock", "p.yml", "--check"]).code, 3);
+    images_in_archives_are_locked(site);
     site.write(&FRAIL.replace("frail-web:1", "evil-web:1"));
     let evil = site.run(&["plan", "p.yml"]);
     assert!(evil.code != 0 && evil.stderr.contains("allow-list (soc-provision.yml:3)"), "{}", evil.all());
+}
+
+/// An image in an archive is locked before any host has it, looked at there by the gate, and refused
+/// once the archive is another.
+fn images_in_archives_are_locked(site: &Site) {
+    let dir = site.project.dir.path();
+    std::fs::create_dir_all(dir.join("playbooks/files")).unwrap();
+    let save = |words: &str| {
+        site.sh(&format!("printf 'FROM frail-web:1\\nLABEL is=\"{words}\"\\n' | docker build -q -t frail-boxed:1 - >/dev/null && docker save frail-boxed:1 | gzip >/root/boxed.tgz && docker image rm frail-boxed:1 >/dev/null"));
+        let out = site.lab.ssh("h1", "root", "cat /root/boxed.tgz");
+        std::fs::write(dir.join("playbooks/files/boxed.tgz"), out.stdout).unwrap();
+    };
+    let gate = |archive: &str| {
+        format!(
+            "images:\n  lock: required\n  allow: [\"frail-*\"]\n  gate: {{command: 'case $ARCHIVE in {archive}) cat gate.sarif ;; *) exit 1 ;; esac', severity: critical}}\n"
+        )
+    };
+    site.write("compose_stack:\n  name: boxed\n  pull: never\n  compose:\n    services:\n      web: {image: \"frail-boxed:1\", user: \"1000\"}\n  images:\n    \"frail-boxed:1\": {archive: boxed.tgz}\n");
+    save("first");
+    // Unlocked it is an error; the gate sees the archive; then the lock says what is in it.
+    let unlocked = site.run(&["apply", "p.yml"]);
+    assert!(unlocked.code != 0 && unlocked.stderr.contains("images.lock"), "{}", unlocked.all());
+    site.project.write("soc-provision.yml", &gate("/nowhere").replace("lock: required", "lock: optional"));
+    assert_eq!(site.run(&["images", "lock", "p.yml"]).code, 2);
+    site.project.write("soc-provision.yml", &gate("*/boxed.tgz").replace("lock: required", "lock: optional"));
+    let locked = site.run(&["images", "lock", "p.yml"]).ok();
+    assert!(locked.stdout.contains("frail-boxed:1 sha256:"), "{}", locked.all());
+    assert_eq!(site.sh("docker images -q frail-boxed"), "", "no host has it yet");
+    site.project.write("soc-provision.yml", &gate("*/boxed.tgz"));
+    site.run(&["images", "lock", "p.yml", "--check"]).ok();
+    assert_eq!(site.apply().0, 1);
+    assert_eq!(site.apply(), (0, 3));
+    site.run(&["images", "lock", "p.yml", "--check"]).ok();
+    // Somebody exchanges the archive.
+    save("second");
+    assert_eq!(site.run(&["images", "lock", "p.yml", "--check"]).code, 3);
+    let exchanged = site.run(&["apply", "p.yml"]);
+    assert!(exchanged.code == 2 && exchanged.stderr.contains("images.lock:"), "{}", exchanged.all());
+    assert!(site.sh("docker inspect -f '{{.Config.Labels.is}}' boxed-web-1").contains("first"), "what ran runs on");
+    site.sh("docker rm -f boxed-web-1 >/dev/null; rm /root/boxed.tgz");
 }
 
 /// A proxy that, as nginx does, asks the next container where one does not answer.

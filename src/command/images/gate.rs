@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Images;
+use super::{Images, Used};
 use crate::command::{complain, print};
 use crate::diagnostic::printable;
 use crate::project::images::{Gate, Severity};
@@ -24,12 +24,21 @@ pub(super) fn pass(root: &Path, gate: &Gate, images: &Images) -> bool {
     for (reference, used) in images {
         let (status, sarif, said) = match &used.sarif {
             Some(printed) => printed.clone(),
+            None if gate.on_host && used.archive.is_some() => {
+                complain(&format!(
+                    "error: {}: it comes in an archive, which only a gate on the controller can look at",
+                    printable(reference)
+                ));
+                complain("hint: `run_on: controller`; the gate finds the archive's path in `$ARCHIVE`");
+                fine = false;
+                continue;
+            }
             None if gate.on_host => {
                 complain(&format!("error: {}: no host looked at it", printable(reference)));
                 fine = false;
                 continue;
             }
-            None => match local(root, gate, reference) {
+            None => match local(root, gate, reference, used) {
                 Ok(printed) => printed,
                 Err(error) => {
                     complain(&format!("error: {}:{}: the image gate cannot run: {error}", gate.at.file.display(), gate.at.line));
@@ -42,11 +51,12 @@ pub(super) fn pass(root: &Path, gate: &Gate, images: &Images) -> bool {
     fine
 }
 
-fn local(root: &Path, gate: &Gate, reference: &str) -> std::io::Result<(i32, Vec<u8>, String)> {
+fn local(root: &Path, gate: &Gate, reference: &str, used: &Used) -> std::io::Result<(i32, Vec<u8>, String)> {
     let out = Command::new("sh")
         .args(["-c", &gate.command])
         .current_dir(root)
         .env("IMAGE", reference)
+        .env("ARCHIVE", used.archive.as_deref().unwrap_or(Path::new("")))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

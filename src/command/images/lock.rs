@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &LockArgs) -> Exit {
         .collect();
     if !missing.is_empty() {
         complain(&format!("error: no host has {}; {LOCK} was not written", missing.join(", ")));
-        complain("hint: apply the playbook, or bring the images in another way, and lock then what is there");
+        complain("hint: apply the playbook, or bring the images in another way (an `archive` is locked before any host has it)");
         return Exit::Failed;
     }
     if arguments.check {

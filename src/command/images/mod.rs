@@ -4,6 +4,7 @@ mod gate;
 mod lock;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -41,6 +42,8 @@ pub(super) struct Used {
     pub(super) digests: BTreeSet<String>,
     /// Hosts that need it and do not have it.
     pub(super) missing: BTreeSet<String>,
+    /// The archive that the project brings it in. Its ids count then, and no host's.
+    pub(super) archive: Option<PathBuf>,
     /// What the gate printed on a host.
     pub(super) sarif: Option<(i32, Vec<u8>, String)>,
 }
@@ -67,16 +70,28 @@ impl Survey {
             Claim::Image { reference, owner } => Some((reference.clone(), format!("{}/{}", id.name, owner))),
             _ => None,
         });
+        let archives = claims.iter().filter_map(|(_, claim)| match claim {
+            Claim::Archive { reference, ids, path } => Some((reference, (ids, path))),
+            _ => None,
+        });
+        let archives: BTreeMap<_, _> = archives.collect();
         let mut to_scan = Vec::new();
         for (reference, owner) in used {
             let answer = host.observed().get(&Question::Image(reference.clone()));
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = found.entry(reference.clone()).or_default();
             entry.by.insert(format!("{}/{owner}", host.name));
+            if let Some((ids, path)) = archives.get(&reference) {
+                entry.ids.extend(ids.iter().cloned());
+                entry.archive = Some((*path).clone());
+            }
             let Some(Answer::Json(Some(inspect))) = answer else {
                 entry.missing.insert(host.name.clone());
                 continue;
             };
+            if entry.archive.is_some() {
+                continue;
+            }
             entry.ids.extend(inspect.get("Id").and_then(Value::as_str).map(str::to_owned));
             let digests = inspect.get("RepoDigests").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
             entry.digests.extend(digests.filter_map(|digest| digest.split_once('@').map(|(_, digest)| digest.to_owned())));
@@ -127,7 +142,7 @@ fn list(arguments: &RunArgs) -> Exit {
             let locked = loaded.project.images.locked.contains_key(reference);
             (
                 reference.clone(),
-                json!({"by": used.by, "ids": used.ids, "digests": used.digests, "missing_on": used.missing, "locked": locked}),
+                json!({"by": used.by, "ids": used.ids, "digests": used.digests, "missing_on": used.missing, "archive": used.archive, "locked": locked}),
             )
         };
         let images: serde_json::Map<String, Value> = found.iter().map(entry).collect();
@@ -139,6 +154,9 @@ fn list(arguments: &RunArgs) -> Exit {
         print(&format!("{} ({locked})\n", printable(reference)));
         for id in &used.ids {
             print(&format!("  id      {}\n", printable(id)));
+        }
+        if let Some(path) = &used.archive {
+            print(&format!("  archive {}\n", path.display()));
         }
         for digest in &used.digests {
             print(&format!("  digest  {}\n", printable(digest)));
