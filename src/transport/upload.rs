@@ -3,6 +3,9 @@
 //!
 //! The bytes go to the standard input of `cat` in a second privileged shell, as they are while the
 //! line keeps up with us, and compressed from where it turns out to be slower than the compressor.
+//! A large file whose transfer was cut off is continued by the next one: what of it is on the host
+//! is kept if its digest is that of the file's beginning.
+//!
 //! Where `sudo` insists on a terminal, which binary data does not survive, the login user writes
 //! into a directory of its own, and root copies from there: a copy, since the login user could
 //! still write to a moved file.
@@ -35,6 +38,15 @@ const WINDOW: u64 = 2 << 20;
 const WATCHED: Duration = Duration::from_millis(500);
 /// Compressed that is at least this much smaller, in per cent, or not at all.
 const WORTH: usize = 10;
+/// Files from this size on are continued where a transfer of theirs was cut off, in bytes.
+const RESUMED: u64 = 4 << 20;
+/// Size and digest of what is left of a transfer, if it may be written to: a file of ours, in
+/// directories in which nobody else could put another in its place.
+const LEFT: &str = "f={}; u=$(id -u); [ -f \"$f\" ] && [ ! -L \"$f\" ] && [ \"$(stat -c %u:%a -- \"$f\")\" = \"$u:600\" ] || exit 3
+d=$f; while [ \"$d\" != / ]; do d=$(dirname -- \"$d\"); case $(stat -c '%u %A' -- \"$d\") in
+\"0 d\"????-??-?|\"0 d\"????????[tT]|\"$u d\"????-??-?) ;;
+*) exit 3 ;; esac; done
+stat -c %s -- \"$f\"; sha256sum <\"$f\"\n";
 /// Slowest disk and digest that are waited for, in bytes a second.
 const SLOWEST: u64 = 5 << 20;
 /// How much of what a program on the host says is kept, in bytes.
@@ -82,7 +94,11 @@ impl Sending<'_> {
             }
             match self.straight().await {
                 Err(Trouble::Here(failure)) => Err(failure),
-                Err(Trouble::There(said)) => Err(self.no_room(&self.upload.destination, &said).await),
+                Err(Trouble::There(said)) => {
+                    // It may be what fills the disk.
+                    self.remove(&self.upload.destination).await;
+                    Err(self.no_room(&self.upload.destination, &said).await)
+                }
                 Ok(()) => Ok(()),
             }
         };
@@ -96,9 +112,13 @@ impl Sending<'_> {
     async fn straight(&self) -> Result<(), Trouble> {
         let to = self.upload.destination.as_str();
         let plain = Script::sh("umask 077; rm -f -- {}; set -C; : >{} && set +C && echo ready && exec cat >>{}\n", &[to, to, to]);
-        let mut pipe = self.pipe(plain).await?;
-        let mut source = Source::open(self.upload).await?;
-        let (mut sent, mut line, mut squeezing) = (0, Line::default(), false);
+        let (mut source, mut sent, script) = match self.left().await? {
+            Some((source, there)) => (source, there, Script::sh("echo ready; exec cat >>{}\n", &[to])),
+            None => (Source::open(self.upload).await?, 0, plain),
+        };
+        let mut pipe = self.pipe(script).await?;
+        let (mut line, mut squeezing) = (Line::default(), false);
+        (self.progress)(sent);
         loop {
             let bytes = source.next().await?;
             if bytes.is_empty() {
@@ -125,6 +145,25 @@ impl Sending<'_> {
         }
         pipe.finish().await?;
         Ok(source.finish()?)
+    }
+
+    /// The source behind what the host has of it already, from a transfer that was cut off, and how
+    /// much that is.
+    async fn left(&self) -> Result<Option<(Source<'_>, u64)>, Failure> {
+        if self.size < RESUMED {
+            return Ok(None);
+        }
+        let output = self.run(Script::sh(LEFT, &[&self.upload.destination])).await?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut words = said.split_whitespace();
+        let size = words.next().and_then(|word| word.parse::<u64>().ok()).filter(|size| *size > 0 && *size <= self.size);
+        let (Some(size), Some(digest), 0) = (size, words.next(), output.status) else { return Ok(None) };
+        let mut source = Source::open(self.upload).await?;
+        if source.skip(size).await? != digest {
+            return Ok(None);
+        }
+        tracing::info!("`{}` goes on after {size} of {} bytes", self.upload.source.display(), self.size);
+        Ok(Some((source, size)))
     }
 
     /// A second privileged shell that has begun to read its standard input.
@@ -248,6 +287,21 @@ impl<'a> Source<'a> {
         let read = self.file.read(&mut self.buffer).await.map_err(|error| unreadable(&self.upload.source, &error))?;
         self.hash.update(&self.buffer[..read]);
         Ok(&self.buffer[..read])
+    }
+
+    /// Reads so many bytes, and gives their digest in hex.
+    async fn skip(&mut self, bytes: u64) -> Result<String, Failure> {
+        let mut left = bytes;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let read = self.file.read(&mut self.buffer[..most]).await.map_err(|error| unreadable(&self.upload.source, &error))?;
+            if read == 0 {
+                break;
+            }
+            self.hash.update(&self.buffer[..read]);
+            left -= read as u64;
+        }
+        Ok(hex(&self.hash.clone().finalize()))
     }
 
     fn finish(self) -> Result<(), Failure> {

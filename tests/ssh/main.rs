@@ -336,6 +336,65 @@ async fn an_upload_that_does_not_fit_says_so() {
     }
 }
 
+/// What is left of a transfer that was cut off is continued; what is no beginning of the file, or
+/// where somebody else could put a file of theirs, is not.
+#[tokio::test]
+async fn a_transfer_that_was_cut_off_goes_on_where_it_stopped() {
+    let server = sshd!();
+    let content: Vec<u8> = (0..4_000_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let source = server.path("large");
+    std::fs::write(&source, &content).unwrap();
+    let part = server.path("part");
+    let upload = Upload { source, destination: part.to_str().unwrap().to_owned(), sha256: soc_provision::secret::sha256(&content) };
+    let first_told = async |session: &Session| {
+        let first = AtomicU64::new(u64::MAX);
+        session
+            .upload(&upload, &|sent| {
+                first.fetch_min(sent, Ordering::Relaxed);
+            })
+            .await
+            .unwrap();
+        assert!(std::fs::read(&part).unwrap() == content);
+        first.load(Ordering::Relaxed)
+    };
+    let session = server.connector().connect(&server.target()).await.unwrap();
+    // A real cut first: the connection goes while the bytes flow.
+    let relay = relay::start(server.port, Duration::ZERO).await;
+    server.known(&format!("[127.0.0.1]:{} {}\n[127.0.0.1]:{} {}\n", server.port, server.public("host"), relay.port, server.public("host")));
+    let cut = server.connector().connect(&Target { port: Some(relay.port), ..server.target() }).await.unwrap();
+    let failed = cut
+        .upload(&upload, &|sent| {
+            if sent > 2_000_000 {
+                relay.cut()
+            }
+        })
+        .await;
+    assert!(failed.is_err());
+    let left = std::fs::metadata(&part).map_or(0, |data| data.len());
+    let started = first_told(&session).await;
+    assert!(started == left || left == 0 || started == content.len() as u64, "{left} bytes were there, it began with {started}");
+    // Each kind of remains, made by hand.
+    let private = std::os::unix::fs::PermissionsExt::from_mode;
+    for (remains, mode, expected) in [
+        (&content[..9_000_000], 0o600, 9_000_000),
+        (&content[..], 0o600, 16_000_000),
+        (&content[1..9_000_000], 0o600, 0),
+        (&content[..9_000_000], 0o666, 0),
+        (&[content.as_slice(), b"more"].concat()[..], 0o600, 0),
+    ] {
+        std::fs::write(&part, remains).unwrap();
+        std::fs::set_permissions(&part, private(mode)).unwrap();
+        assert_eq!(first_told(&session).await, expected, "{} bytes, {mode:o}", remains.len());
+    }
+    // A link to somebody else's file is not written through.
+    let other = server.path("other");
+    std::fs::write(&other, &content[..9_000_000]).unwrap();
+    std::fs::remove_file(&part).unwrap();
+    std::os::unix::fs::symlink(&other, &part).unwrap();
+    assert_eq!(first_told(&session).await, 0);
+    assert!(std::fs::read(&other).unwrap() == content[..9_000_000]);
+}
+
 #[tokio::test]
 async fn tunnels_and_jump_hosts() {
     let server = sshd!();
