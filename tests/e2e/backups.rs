@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 
-use crate::harness::{Lab, Project, Run, root, soc};
+use crate::harness::{Lab, Project, Run, root, series, soc};
 
 /// An image that is SQLite, a shell, and what both need.
 const IMAGE: &str = r#"
-apt-get install -y -qq sqlite3 busybox-static >/dev/null 2>&1
+set -e
+apt-get update -qq && apt-get install -y -qq sqlite3 busybox-static >/dev/null 2>&1
 rm -rf /root/image && mkdir -p /root/image/root/bin /root/image/root/data && cd /root/image
 cp /bin/busybox root/bin/ && ln -s busybox root/bin/sh && ln -s busybox root/bin/sleep && cp /usr/bin/sqlite3 root/bin/
 ldd /usr/bin/sqlite3 | grep -o '/[^ ]*' | while read -r lib; do mkdir -p "root$(dirname "$lib")" && cp -L "$lib" "root$lib"; done
@@ -77,10 +78,10 @@ impl Site {
 
     /// The other host takes what `h1` sends, by a key that is for nothing else.
     fn let_copies_in(&self) {
-        self.h1("apt-get install -y -qq openssh-client >/dev/null 2>&1; [ -e /root/.ssh/id_ed25519 ] || ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519");
+        self.h1("apt-get update -qq; apt-get install -y -qq openssh-client >/dev/null 2>&1; [ -e /root/.ssh/id_ed25519 ] || ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519");
         let key = self.h1("cat /root/.ssh/id_ed25519.pub");
         let add = format!(
-            "apt-get install -y -qq rsync >/dev/null 2>&1; mkdir -p /srv/copies /root/.ssh; echo '{key}' >>/root/.ssh/authorized_keys"
+            "apt-get update -qq; apt-get install -y -qq rsync >/dev/null 2>&1; mkdir -p /srv/copies /root/.ssh; echo '{key}' >>/root/.ssh/authorized_keys"
         );
         self.lab.sh("h2", &add);
         self.h1(&format!("ssh-keyscan -t ed25519 {} >>/root/.ssh/known_hosts 2>/dev/null", self.lab.address("h2")));
@@ -96,6 +97,10 @@ impl Site {
 
 #[test]
 fn a_database_is_dumped_sealed_copied_and_proved_to_come_back() {
+    if series(0, 1) == 0 {
+        eprintln!("not run: a database's backups over two hosts are part of the long series (SOC_PROVE=1)");
+        return;
+    }
     let Some(site) = Site::new() else { return };
     // The other host does not know this one yet: what was saved stays, and the failure is on record.
     let alone = site.soc(&["backup", "prod.yml", "--stack", "ledger"]);
@@ -104,7 +109,7 @@ fn a_database_is_dumped_sealed_copied_and_proved_to_come_back() {
     site.let_copies_in();
     site.h1("sleep 1");
     // By the unit that runs every night.
-    site.h1("systemctl start soc-backup.service");
+    site.h1("systemctl start soc-backup.service || { journalctl -u soc-backup --no-pager -n 20 >&2; exit 1; }");
     assert!(site.h1("cat /var/lib/soc-provision/backup/last-backup.json").contains("\"ok\":true"));
     let saved = site.h1("ls -d /var/backups/soc/2*/ledger | tail -n 1");
     // Sealed: no archive in clear, and no row in any file.
