@@ -179,6 +179,8 @@ cgroup_enter() { # NAME: this process and what it starts
 }
 cgroup_kill() { # NAME: everything in it, until it is empty; then the group itself
   local r pids try
+  # What is in a paused container dies only once it may run.
+  find /sys/fs/cgroup/freezer/"$1" -name freezer.state -exec sh -c 'for f; do echo THAWED >"$f"; done' _ {} + 2>/dev/null || true
   for try in $(seq 200); do
     pids=$(for r in $(cgroup_roots); do find "$r/$1" -name cgroup.procs -exec cat {} + 2>/dev/null || true; done | sort -un | grep -vx 0 || true)
     [ -n "$pids" ] || break

@@ -89,11 +89,15 @@ impl Kind for SysctlSpec {
         }
         let path = format!("/etc/sysctl.d/60-soc-provision-{}.conf", self.name.replace('/', "."));
         let value = value.filter(|_| self.state == Presence::Present);
-        let file = value.as_ref().map(|value| {
-            let text = format!("# Managed by soc-provision.\n{} = {value}\n", self.name);
-            ManagedFile { make_parent: true, ..ManagedFile::new(path.clone(), Body::Text(Text::plain(text))) }
-        });
-        Ok(vec![Box::new(Setting { name: self.name, value, path, file })])
+        let late = format!("/etc/sysctl.d/zz-soc-provision-{}.conf", self.name.replace('/', "."));
+        let file = |path: &str| {
+            value.as_ref().map(|value| {
+                let text = format!("# Managed by soc-provision.\n{} = {value}\n", self.name);
+                ManagedFile { make_parent: true, ..ManagedFile::new(path, Body::Text(Text::plain(text))) }
+            })
+        };
+        let (file, late_file) = (file(&path), file(&late));
+        Ok(vec![Box::new(Setting { name: self.name, value, path, file, late, late_file })])
     }
 }
 
@@ -104,6 +108,10 @@ struct Setting {
     value: Option<String>,
     path: String,
     file: Option<ManagedFile>,
+    /// The same again, under a name that comes after those of packages: made only where one of theirs
+    /// would win.
+    late: String,
+    late_file: Option<ManagedFile>,
 }
 
 impl Setting {
@@ -115,12 +123,20 @@ impl Setting {
     /// A file that has its way at boot with another value than the declared one.
     fn overridden(&self, view: &View<'_>, wanted: &str) -> Result<Option<Plan>, Undecided> {
         let Some((path, value)) = boot::winner(&view.raw(&boot::question())?.stdout, &self.name) else { return Ok(None) };
-        // What is in our own file is compared as a file.
-        if path == self.path || value == wanted {
-            return Ok(None);
+        let change = Change::of("at boot", format!("{value}, by {path}"), wanted);
+        match &self.late_file {
+            // What is in our own file is compared as a file.
+            _ if path == self.path => return Ok(None),
+            Some(late) if path == self.late => return late.plan(view).map(Some),
+            _ if value == wanted => return Ok(None),
+            // Packages' files stay as they are.
+            Some(late) if path.starts_with("/usr/lib/") => {
+                let plan = late.plan(view)?;
+                return Ok(Some(Plan { changes: vec![change], ..plan }));
+            }
+            _ => {}
         }
         let step = Step::new(format!("silence {} in {path}", self.name), boot::silence(&path, &self.name));
-        let change = Change::of("at boot", format!("{value}, by {path}"), wanted);
         Ok(Some(Plan::in_sync().change(change).step(step).effect(Effect::Path(path))))
     }
 
@@ -151,13 +167,18 @@ impl Resource for Setting {
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
         match &self.file {
-            Some(file) => file.questions().into_iter().chain([Question::Sysctl(self.name.clone()), boot::question()]).collect(),
-            None => vec![Question::Path(self.path.clone())],
+            Some(file) => {
+                let late = self.late_file.iter().flat_map(ManagedFile::questions);
+                file.questions().into_iter().chain(late).chain([Question::Sysctl(self.name.clone()), boot::question()]).collect()
+            }
+            None => vec![Question::Path(self.path.clone()), Question::Path(self.late.clone())],
         }
     }
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
-        let (Some(file), Some(wanted)) = (&self.file, &self.value) else { return remove_file(view, &self.path) };
+        let (Some(file), Some(wanted)) = (&self.file, &self.value) else {
+            return Ok(remove_file(view, &self.path)?.and(remove_file(view, &self.late)?));
+        };
         let Some(seen) = view.sysctl(&self.name)? else {
             return Err(Undecided::Refused(format!(
                 "the host's kernel has no setting `{}`: load the module that brings it with `kernel_module` before this task, or leave the setting out",
@@ -195,7 +216,7 @@ impl Resource for Setting {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        self.file.iter().map(|file| Claim::Path(file.path.clone())).collect()
+        self.file.iter().chain(&self.late_file).map(|file| Claim::Path(file.path.clone())).collect()
     }
 }
 
@@ -226,6 +247,29 @@ mod tests {
         for wrong in ["name: a..b, value: 1", "name: a.b", "name: \"a b\", value: 1", "name: ../x, value: 1", "name: a.b, value: []"] {
             assert!(Bench::default().try_build(&format!("sysctl: {{{wrong}}}")).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_file_that_wins_at_boot_is_told_and_overcome() {
+        let bench = Bench::default();
+        let resource = bench.build(SysctlSpec::EXAMPLE);
+        let mut observed = absent(&*resource);
+        observed.insert(Question::Sysctl("vm.max_map_count".into()), Answer::Line(Some("262144".into())));
+        let mut told = |listing: &str| {
+            crate::resource::testing::raw(&mut observed, &*resource, "sysctl-files", 0, listing);
+            let plan = bench.plan(&*resource, &observed).unwrap();
+            (
+                shown(&plan).into_iter().filter(|line| line.starts_with("at boot")).collect::<Vec<_>>(),
+                plan.steps.last().unwrap().script.shown(),
+            )
+        };
+        let (changes, script) = told("/usr/lib/sysctl.d/99-p.conf\n/usr/lib/sysctl.d/99-p.conf:vm.max_map_count=1\n");
+        assert_eq!(changes, ["at boot: 1, by /usr/lib/sysctl.d/99-p.conf -> 262144"]);
+        assert!(script.contains("/etc/sysctl.d/zz-soc-provision-vm.max_map_count.conf"), "{script}");
+        let (changes, script) = told("/run/sysctl.d/99-p.conf\n/run/sysctl.d/99-p.conf:vm.max_map_count=1\n");
+        assert_eq!(changes, ["at boot: 1, by /run/sysctl.d/99-p.conf -> 262144"]);
+        assert!(script.contains("sed -E"), "{script}");
+        assert_eq!(told("/run/sysctl.d/99-p.conf\n/run/sysctl.d/99-p.conf:vm.max_map_count=262144\n").0, Vec::<String>::new());
     }
 
     #[test]

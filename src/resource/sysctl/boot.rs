@@ -49,15 +49,12 @@ pub(super) fn winner(listing: &str, name: &str) -> Option<(String, String)> {
     out
 }
 
-/// Code that makes a file say nothing of a setting any more. A package's own file is overridden by
-/// one of its name, as sysctl.d(5) says.
+/// Code that makes a file say nothing of a setting any more.
 pub(super) fn silence(path: &str, name: &str) -> Script {
     let pattern: String = dotted(name).chars().map(|c| if c == '/' || c == '.' { "[./]".to_owned() } else { c.to_string() }).collect();
     let edit = format!("s|^[[:space:]]*-?[[:space:]]*{pattern}[[:space:]]*=|# not soc-provision's: &|");
-    Script::sh("( f=$(readlink -f -- {}) || exit 1; case $f in /usr/lib/*) to=/etc/sysctl.d/${f##*/} ;; *) to=$f ;; esac\n", &[path]).then(
-        "t=$to.soc-new; cp -p -- \"$f\" \"$t\" && sed -E {} \"$f\" >\"$t\" && sync -- \"$t\" && mv -f -- \"$t\" \"$to\" ) || exit 1\n",
-        &[&edit],
-    )
+    Script::sh("( f=$(readlink -f -- {}) || exit 1; t=$f.soc-new\n", &[path])
+        .then("cp -p -- \"$f\" \"$t\" && sed -E {} \"$f\" >\"$t\" && sync -- \"$t\" && mv -f -- \"$t\" \"$f\" ) || exit 1\n", &[&edit])
 }
 
 #[cfg(test)]
