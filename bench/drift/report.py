@@ -27,6 +27,8 @@ if rows:
         "soc-provision; `bench/drift/site.yml` declares the same inputs with the modules that Ansible has, each task named after our resource, and found nothing to change on the "
         "unchanged host. Then each mutation: does `drift` name its resource, does `ansible-playbook --check` report a change or a failure in a task of that resource (in any task, where the "
         "mutation was alone on the host)? What nobody declared has no task in Ansible, so it cannot be found there.\n", "| what was changed | mutations | drift | Ansible `--check` |\n|---|---|---|---|"]
+    total = len(re.findall(r"^    m\($|^    m\(\"", open(root + "/tests/e2e/drift/mutations.rs").read(), re.M))
+    if len(rows) < total: out.insert(-1, f"This sitting was cut short: {len(rows)} of the suite's {total} mutations were counted; the others wait for a longer one.\n")
     name = lambda r: {"undeclared": "undeclared", "condition": "condition"}.get(r["state"] or "", "declared")
     for state, title in (("declared", "declared"), ("undeclared", "nobody declared it"), ("condition", "the host's condition")):
         for kind in sorted({r["kind"] for r in rows if name(r) == state}):
@@ -34,6 +36,8 @@ if rows:
             out.append(f"| {title}: {kind} | {len(some)} | {sum(r['ours'] for r in some)} | {sum(r['ansible'] for r in some)} |")
     out.append(f"| all | {len(rows)} | {ours} | {theirs} |")
     missed = [r["name"] for r in rows if name(r) == "declared" and not r["ansible"]]
+    blind = [r["name"] for r in rows if not r["ours"]]
+    if blind: out.append(f"\n`drift` did not see: {'; '.join(blind)}.")
     if missed: out.append(f"\nOf what was declared, Ansible did not see: {'; '.join(missed)}.")
 part = "\n".join(out + [end])
 new = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _: part, old, flags=re.S) if begin in old else old.rstrip("\n") + "\n\n" + part + "\n"

@@ -154,7 +154,9 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("a service is masked", "systemctl mask cron", CRON),
     m("a service is masked until the next boot", "systemctl mask --runtime cron", CRON),
     m("a unit file changes and systemd has not read it", "echo '# x' >>/usr/lib/systemd/system/cron.service", CRON)
-        .by_hand("sed -i '$d' /usr/lib/systemd/system/cron.service && systemctl daemon-reload"),
+        .by_hand("sed -i '$d' /usr/lib/systemd/system/cron.service && systemctl daemon-reload")
+        // Others make systemd read its files.
+        .alone(),
     m(
         "a drop-in changes what a service runs",
         "mkdir -p /etc/systemd/system/cron.service.d && printf '[Service]\\nExecStartPost=/bin/true\\n' >/etc/systemd/system/cron.service.d/evil.conf && systemctl daemon-reload && systemctl restart cron",
