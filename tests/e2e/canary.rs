@@ -359,7 +359,11 @@ fn every_command(bed: &Bed) {
 fn every_failure(bed: &Bed) {
     let inventory = bed.inventory.to_str().unwrap();
     let apply = |playbook: &str, format: &str, more: &[&str]| {
-        bed.run(&[&["apply", playbook, "-i", inventory, "-vvvv", "-D", "--format", format], more].concat()).0
+        let (code, said) = bed.run(&[&["apply", playbook, "-i", inventory, "-vvvv", "-D", "--format", format], more].concat());
+        if code == 1 {
+            eprintln!("{playbook} {more:?}: {said}");
+        }
+        code
     };
     for (name, _) in failures() {
         let playbook = format!("fail-{name}.yml");
