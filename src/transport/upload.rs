@@ -252,7 +252,7 @@ impl Sending<'_> {
             .because(printable(why))
     }
 
-    /// SFTP says `Failure` for a full disk and for anything else: ask the disk.
+    /// A program that cannot write says so in many words: ask the disk whether it is full.
     async fn no_room(&self, path: &str, why: &str) -> Failure {
         let dir = Path::new(path).parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
         let free = self.run(Script::sh("df -Pk -- {} | tail -n 1 | while read -r a b c d e; do echo \"$d\"; done", &[&dir])).await;
