@@ -172,6 +172,14 @@ impl HostRun {
         Err(failure)
     }
 
+    /// Ends the task because of one resource, for a reason that no answer of the host gave.
+    pub(super) fn end_resource(&mut self, queued: &mut Queued, resource: usize, failure: Failure) -> Result<(), Failure> {
+        if let Some(report) = queued.reports.get_mut(resource) {
+            report.outcome = Outcome::Failed { failure: (&failure).into() };
+        }
+        self.end_task(queued, failure)
+    }
+
     /// Ends a task early: a failed step's report, what was sent behind it being skipped.
     pub(super) fn end_task(&mut self, queued: &mut Queued, failure: Failure) -> Result<(), Failure> {
         queued.over = true;

@@ -315,15 +315,19 @@ impl HostRun {
                 Some(Ok(())) => continue,
                 Some(Err(failure)) => {
                     self.flush(queued).await?;
-                    if let Some(report) = queued.reports.get_mut(position) {
-                        report.outcome = Outcome::Failed { failure: (&failure).into() };
-                    }
-                    return self.end_task(queued, failure);
+                    return self.end_resource(queued, position, failure);
                 }
             }
             if !step.uploads.is_empty() {
                 self.flush(queued).await?;
-                self.send_uploads(step).await?;
+                if queued.over {
+                    return Ok(());
+                }
+                match self.send_uploads(step).await {
+                    // The host is as before this step, so its task failed and not the host.
+                    Err(failure) if !failure.class.is_unreachable() => return self.end_resource(queued, position, failure),
+                    sent => sent?,
+                }
             }
             if step.user.is_some() {
                 // Only root writes the journal.

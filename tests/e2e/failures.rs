@@ -83,6 +83,7 @@ fn a_host_that_fails_says_why_and_keeps_nobody_else_from_being_served() {
             let ward = Ward::new(&lab, "h1", "h2");
             no_right_to_sudo_and_a_wrong_password(&ward);
             a_full_disk_loses_nothing(&ward);
+            an_upload_that_has_no_room_fails_its_task(&ward);
             a_missing_tool_is_named_before_anything_is_touched(&ward);
         });
         scope.spawn(|| {
@@ -132,6 +133,25 @@ fn a_full_disk_loses_nothing(ward: &Ward<'_>) {
     ward.sh("umount /var/lib/soc-provision");
     ward.apply(FILE, &["-e", "text=newest"]).ok();
     assert_eq!(ward.sh("cat /mnt/small/a"), "newest");
+}
+
+/// A file too large for its place is a task's failure like any other: told with its place, rescued, nothing half written.
+fn an_upload_that_has_no_room_fails_its_task(ward: &Ward<'_>) {
+    let bytes: Vec<u8> = (0..8_u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
+    std::fs::create_dir_all(ward.project.dir.path().join("playbooks/files")).unwrap();
+    std::fs::write(ward.project.dir.path().join("playbooks/files/big.bin"), bytes).unwrap();
+    ward.sh("mount -t tmpfs -o size=2m tmpfs /mnt/small; echo precious >/mnt/small/big");
+    let copy = format!("copy: {{src: big.bin, dest: /mnt/small/big}}\n      when: eq inventory_hostname \"{}\"\n", ward.ill);
+    let failure = ward.fails(&format!("    - {copy}"), &[], "disk_full").0;
+    has(&failure, &["no space for", "8388608 bytes are needed"]);
+    let run = ward.apply(&format!("    - {copy}"), &[]);
+    assert!(run.all().contains("at playbooks/p.yml:3"), "{}", run.all());
+    let rescued = format!(
+        "    - block:\n        - {}      rescue:\n        - copy: {{dest: /mnt/small/rescued, content: saved}}\n",
+        copy.replace("\n      when", "\n          when")
+    );
+    ward.apply(&rescued, &[]).ok();
+    assert_eq!(ward.sh("cat /mnt/small/big /mnt/small/rescued; ls -A /mnt/small; umount /mnt/small"), "precious\nsavedbig\nrescued");
 }
 
 fn a_missing_tool_is_named_before_anything_is_touched(ward: &Ward<'_>) {
