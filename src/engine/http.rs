@@ -54,7 +54,7 @@ impl Response {
 ///
 /// # Errors
 /// Why it cannot be opened.
-pub async fn direct(host: String, port: u16) -> Result<Box<dyn Stream>, String> {
+async fn direct(host: String, port: u16) -> Result<Box<dyn Stream>, String> {
     let connecting = tokio::net::TcpStream::connect((host.as_str(), port));
     let stream = tokio::time::timeout(Duration::from_secs(5), connecting).await.map_err(|_| "no answer within 5 s".to_owned())?;
     Ok(Box::new(stream.map_err(|error| error.to_string())?))

@@ -357,7 +357,7 @@ async fn network_check(session: &Session, address: &str, kind: &CheckKind) -> Op
                     http::get(&request, |host, port| async move { session.tunnel(&host, port).await.map_err(|failure| failure.message) })
                         .await
                 }
-                Vantage::Outside => http::get(&request, http::direct).await,
+                Vantage::Outside => http::get(&request, |host, port| async move { session.from_outside(&host, port).await }).await,
             };
             response.and_then(|response| {
                 let masker = session.masker();
@@ -382,12 +382,7 @@ async fn connect(session: &Session, to: &str, port: u16, from: Vantage, host_add
         Vantage::Host => session.tunnel(to, port).await.map(drop).map_err(|failure| failure.message),
         Vantage::Outside => {
             let to = if matches!(to, "localhost" | "127.0.0.1" | "") { host_address } else { to };
-            let attempt = tokio::time::timeout(Duration::from_secs(5), tokio::net::TcpStream::connect((to, port))).await;
-            match attempt {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer within 5 s".to_owned()),
-            }
+            session.from_outside(to, port).await.map(drop)
         }
     }
 }

@@ -71,7 +71,9 @@ impl client::Handler for Client {
 pub(super) struct Connection {
     pub(super) handle: Handle<Client>,
     pub(super) ending: Ending,
-    /// Jump hosts and proxy commands that carry this one; they live as long.
+    /// The jump host that is the host's neighbour.
+    pub(super) jump: Option<(Handle<Client>, Ending)>,
+    /// Other jump hosts and proxy commands that carry this one; they live as long.
     pub(super) carriers: Vec<Box<dyn std::any::Any + Send + Sync>>,
     /// What was sent on the way's first stretch.
     pub(super) sent: Sent,
@@ -121,7 +123,7 @@ impl Connection {
 
     /// Bytes handed to the kernel so far, where nothing but the network lies between it and the host.
     pub(super) fn sent(&self) -> Option<u64> {
-        self.carriers.is_empty().then(|| self.sent.bytes())
+        (self.carriers.is_empty() && self.jump.is_none()).then(|| self.sent.bytes())
     }
 
     /// Says goodbye; does not wait for an answer.

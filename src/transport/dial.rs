@@ -153,16 +153,19 @@ pub(super) enum Until {
 pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &Clock, until: Until) -> Result<Connection, NoConnection> {
     let mut carriers: Vec<Box<dyn std::any::Any + Send + Sync>> = Vec::new();
     let sent = Sent::default();
+    let mut jump: Option<(Handle<Client>, Ending)> = None;
     let mut before: Option<(Handle<Client>, Ending, String)> = None;
     for (index, hop) in route.hops.iter().enumerate() {
         let place = format!("{}:{}", hop.address, hop.port);
         let via = before.as_ref().map_or(String::new(), |(.., place)| format!("{place}>"));
         let permit = gates.pass(&format!("{via}{place}"), clock).await;
         let stream: Box<dyn Stream> = match (before.take(), &route.command) {
-            (Some((handle, ending, jump)), _) => {
+            (Some((handle, ending, name)), _) => {
                 clock.enter(Stage::Tcp(place.clone()));
-                let stream = through(&handle, hop, &jump).await?;
-                carriers.push(Box::new((handle, ending)));
+                let stream = through(&handle, hop, &name).await?;
+                if let Some(earlier) = jump.replace((handle, ending)) {
+                    carriers.push(Box::new(earlier));
+                }
                 stream
             }
             (None, Some(command)) => {
@@ -177,7 +180,7 @@ pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &C
         let ending = Ending::default();
         let mut handle = handshake(stream, hop, &place, &ending).await?;
         if until == Until::HostKey && index + 1 == route.hops.len() {
-            return Ok(Connection { handle, ending, carriers, sent });
+            return Ok(Connection { handle, ending, jump, carriers, sent });
         }
         clock.enter(Stage::Login(hop.to_string()));
         match auth::login(&mut handle, hop, keys).await {
@@ -199,7 +202,7 @@ pub(super) async fn connect(route: &Route, keys: &Keys, gates: &Gates, clock: &C
     let Some((handle, ending, _)) = before else {
         return Err(NoConnection::Failed(Failure::new(FailureClass::Bug, "a way of no hops")));
     };
-    Ok(Connection { handle, ending, carriers, sent })
+    Ok(Connection { handle, ending, jump, carriers, sent })
 }
 
 /// A connection through a jump host.
