@@ -15,8 +15,9 @@ use clap::CommandFactory as _;
 use crate::canary::{Canary, Hit};
 use crate::harness::{Lab, Project, series};
 
-/// Where the playbook itself lays the secret down.
-const DECLARED: [&str; 3] = ["/etc/app", "/run/soc-secrets", "/etc/soc-provision/tls"];
+/// Where the playbook itself lays the secret down, and what Docker keeps of a container that prints it.
+const DECLARED: [&str; 6] =
+    ["/etc/app", "/run/soc-secrets", "/etc/soc-provision/tls", "/var/lib/docker", "/run/docker", "/var/lib/soc-provision/stacks/*/secrets"];
 
 /// What a playbook may do with a secret, then everything that makes a host send it back.
 const TASKS: &str = "
@@ -108,8 +109,9 @@ fn cover(name: &str) -> Option<Cover> {
     })
 }
 
-struct Bed {
-    lab: Lab,
+/// A host, a project that has the value in its store, and what was found so far.
+pub(crate) struct Bed {
+    pub(crate) lab: Lab,
     project: Project,
     canary: Canary,
     inventory: PathBuf,
@@ -119,7 +121,6 @@ struct Bed {
 
 impl Bed {
     fn new(lab: Lab) -> Self {
-        let canary = Canary::new();
         let fine = format!("- hosts: h1\n  tasks:{TASKS}{HANDLERS}");
         let changed = fine.replace("'is {{secret \"canary\"}}'", "now in clear").replace("owner: 1000", "owner: 1001");
         let says = format!("- hosts: h1\n  tasks:{TASKS}{HANDLERS}  roles: [says]\n");
@@ -136,8 +137,12 @@ impl Bed {
             ),
         ];
         files.extend(failures().into_iter().map(|(name, text)| (format!("playbooks/fail-{name}.yml"), text)));
-        let project = Project::new(&files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect::<Vec<_>>());
-        let inventory = lab.inventory();
+        Self::of(lab, &files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect::<Vec<_>>())
+    }
+
+    /// With these files; the store has the value as `canary` and an authority as `authority`.
+    pub(crate) fn of(lab: Lab, files: &[(&str, &str)]) -> Self {
+        let (canary, project, inventory) = (Canary::new(), Project::new(files), lab.inventory());
         let bed = Self { lab, project, canary, inventory, hits: Mutex::default(), runs: Mutex::new(0) };
         for (words, value) in
             [(&["keygen"][..], ""), (&["init"], ""), (&["set", "canary"], bed.canary.value.as_str()), (&["ca", "authority"], "")]
@@ -155,7 +160,7 @@ impl Bed {
         bed
     }
 
-    fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.project.dir.path()
     }
 
@@ -175,7 +180,7 @@ impl Bed {
     }
 
     /// Runs to the end and looks through what was said and what lies about on this machine.
-    fn run(&self, words: &[&str]) -> (i32, String) {
+    pub(crate) fn run(&self, words: &[&str]) -> (i32, String) {
         let out = self.command(words).output().unwrap();
         *self.runs.lock().unwrap() += 1;
         let what = words.join(" ");
@@ -185,7 +190,7 @@ impl Bed {
     }
 
     /// Every format and the highest verbosity that a subcommand takes.
-    fn variants(&self, name: &str, words: &[&'static str]) -> Vec<Vec<String>> {
+    pub(crate) fn variants(&self, name: &str, words: &[&'static str]) -> Vec<Vec<String>> {
         let cli = soc_provision::cli::Cli::command();
         let command = cli.find_subcommand(name).unwrap();
         let has = |id: &str| command.get_arguments().any(|argument| argument.get_long() == Some(id));
@@ -211,7 +216,7 @@ impl Bed {
         formats.into_iter().map(|format| finish([base.clone(), vec!["--format".to_owned(), format]].concat())).collect()
     }
 
-    fn run_line(&self, line: &[String]) -> (i32, String) {
+    pub(crate) fn run_line(&self, line: &[String]) -> (i32, String) {
         self.run(&line.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
@@ -222,13 +227,11 @@ impl Bed {
 
     /// Every file that changed on the host since the mark, but where the secret belongs, and the
     /// journal.
-    fn look_through_host(&self, what: &str) {
+    pub(crate) fn look_through_host(&self, what: &str) {
         let copies = tempfile::tempdir().unwrap();
-        let prune: String = DECLARED.iter().map(|path| format!("-path {path} -o ")).collect();
+        let prune: String = DECLARED.iter().map(|path| format!("-path '.{path}' -o ")).collect();
         let script = format!(
-            "cd / && find . -xdev \\( {} -path ./proc -o -path ./sys -o -path ./dev \\) -prune -o -type f -newer /soc-mark -size -8192k -print0 >/tmp/.soc-list; find ./run \\( {} -path ./run/systemd/ask-password \\) -prune -o -type f -size -8192k -print0 >>/tmp/.soc-list; tar -cf - --null --no-recursion -T /tmp/.soc-list 2>/dev/null; rm -f /tmp/.soc-list",
-            prune.replace("-path /", "-path ./"),
-            prune.replace("-path /", "-path ./"),
+            "cd / && find . -xdev \\( {prune} -path ./proc -o -path ./sys -o -path ./dev \\) -prune -o -type f -newer /soc-mark -size -8192k -print0 >/tmp/.soc-list; find ./run \\( {prune} -path ./run/systemd/ask-password \\) -prune -o -type f -size -8192k -print0 >>/tmp/.soc-list; tar -cf - --null --no-recursion -T /tmp/.soc-list 2>/dev/null; rm -f /tmp/.soc-list",
         );
         let out = self.lab.ssh("h1", "root", &script);
         let tar = copies.path().join("files.tar");
@@ -243,10 +246,25 @@ impl Bed {
         assert!(journal.status.success());
         self.record(what, self.canary.hits([("journal", &journal.stdout[..])]));
     }
+
+    /// Whether the detector finds the value in these bytes.
+    pub(crate) fn shows(&self, bytes: &[u8]) -> bool {
+        !self.canary.hits([("", bytes)]).is_empty()
+    }
+
+    /// Nothing was found, in what the processes showed neither, and there were runs enough to find it in.
+    pub(crate) fn no_hit(&self, processes: &[u8], at_least: u32) {
+        self.record("processes", self.canary.hits([("arguments and environments", processes)]));
+        let hits = self.hits.lock().unwrap().clone();
+        assert!(hits.is_empty(), "the secret turned up:\n{hits:#?}");
+        let runs = *self.runs.lock().unwrap();
+        eprintln!("canary: {runs} runs, no hit");
+        assert!(runs >= at_least, "{runs} runs only");
+    }
 }
 
 /// Samples the arguments and environments of all processes, there and here, until it is stopped.
-struct Sampler {
+pub(crate) struct Sampler {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<BTreeSet<Vec<u8>>>>,
     remote: Child,
@@ -254,7 +272,7 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         // The values are read one by one, so that this itself shows nothing.
         let script =
             "while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\n\\0' ' \\n' | sort -u; sleep 0.05; done";
@@ -290,7 +308,7 @@ impl Sampler {
     }
 
     /// Everything that was seen, as one text.
-    fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.stop.store(true, Ordering::SeqCst);
         let _ = self.remote.kill();
         let _ = self.remote.wait();
@@ -320,12 +338,7 @@ fn a_secret_turns_up_nowhere() {
         processes.windows(5).any(|window| window == b"-vvvv") && processes.windows(4).any(|window| window == b"sudo"),
         "the sampler saw nothing"
     );
-    bed.record("processes", bed.canary.hits([("arguments and environments", &processes[..])]));
-    let hits = bed.hits.lock().unwrap().clone();
-    assert!(hits.is_empty(), "the secret turned up:\n{hits:#?}");
-    let runs = *bed.runs.lock().unwrap();
-    eprintln!("canary: {runs} runs, no hit");
-    assert!(runs >= series(40, 200), "{runs} runs only");
+    bed.no_hit(&processes, series(40, 200));
     control(&bed);
 }
 

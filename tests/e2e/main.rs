@@ -11,6 +11,7 @@ mod bad_input;
 mod canary;
 #[path = "canary.rs"]
 mod canary_run;
+mod canary_stacks;
 mod drift;
 mod failures;
 #[path = "../support/fingerprint.rs"]
