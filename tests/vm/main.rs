@@ -7,3 +7,4 @@ mod hardened;
 #[path = "../e2e/harness.rs"]
 #[expect(dead_code, reason = "the container tests use the rest")]
 mod harness;
+mod stacks;
