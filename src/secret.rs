@@ -5,6 +5,7 @@
 //! Plans, events, logs and reports therefore cannot leak what they never held.
 
 pub mod certificate;
+pub mod login;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -110,6 +111,13 @@ impl Text {
         Self { parts: vec![Part::Hole(name)] }
     }
 
+    /// This text and then another.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.parts.extend(other.parts);
+        self
+    }
+
     /// Turns rendered text, with the markers that the `secret` helper left, into text with holes.
     #[must_use]
     pub fn parse(rendered: &str) -> Self {
@@ -149,17 +157,19 @@ impl Text {
             .collect()
     }
 
-    /// Names of the secrets that belong into the text, each once, sorted.
+    /// Names of the secrets that belong into the text, each once, sorted. With a login goes its
+    /// password, which the login tells and which must be masked.
     #[must_use]
     pub fn secrets(&self) -> Vec<SecretName> {
-        let mut names: Vec<_> = self
-            .parts
-            .iter()
-            .filter_map(|part| match part {
-                Part::Hole(name) => Some(name.clone()),
-                Part::Plain(_) => None,
-            })
-            .collect();
+        let holes = self.parts.iter().filter_map(|part| match part {
+            Part::Hole(name) => Some(name),
+            Part::Plain(_) => None,
+        });
+        let with_password = |name: &SecretName| match name.origin() {
+            (password, Some(recipe)) if login::user(recipe).is_some() => vec![name.clone(), password],
+            _ => vec![name.clone()],
+        };
+        let mut names: Vec<_> = holes.flat_map(with_password).collect();
         names.sort();
         names.dedup();
         names

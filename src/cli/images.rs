@@ -13,7 +13,7 @@ pub struct ImagesArgs {
 /// What to do about images.
 #[derive(Debug, Subcommand, Clone)]
 pub enum ImagesCommand {
-    /// Write `images.lock`: the digests of the images that the playbook's stacks use, as the hosts have them
+    /// Write `images.lock`: the digests of the images that the playbook's stacks use, as the hosts have them, or with `--pull` as the registries have them now
     Lock(LockArgs),
     /// List the images that the playbook's stacks use: who, which, locked or not
     List(RunArgs),
@@ -26,4 +26,8 @@ pub struct LockArgs {
     /// Only say what would be written; exit with 3 if it differs from what is there
     #[arg(short = 'C', long)]
     pub check: bool,
+    /// Have the hosts ask the registries what the tags mean now, so that an image is locked before
+    /// any host runs it and a tag that has moved is followed; what runs, runs on
+    #[arg(long)]
+    pub pull: bool,
 }

@@ -39,6 +39,16 @@ pub(super) struct Loaded {
     pub(super) cwd: PathBuf,
 }
 
+impl Loaded {
+    /// The same, with images that are not locked: for whoever is about to lock them.
+    pub(super) fn unrequired(mut self) -> Self {
+        if let Some(project) = Arc::get_mut(&mut self.project) {
+            project.images.required = false;
+        }
+        self
+    }
+}
+
 /// What is worked on.
 pub(super) enum What<'a> {
     Playbook(&'a str),

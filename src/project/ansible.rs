@@ -182,7 +182,7 @@ pub const WORDS: &[Word] = &[
     word("docker_container", MODULE, Refused("use `compose_stack`")),
     word("docker_compose", MODULE, Refused("use `compose_stack`")),
     word("docker_compose_v2", MODULE, Refused("use `compose_stack`")),
-    word("docker_login", MODULE, Refused("use `secret` to write `/root/.docker/config.json`")),
+    word("docker_login", MODULE, Refused("use `registry_login`")),
     word("docker_secret", MODULE, Refused("use `secret`")),
     word("modprobe", MODULE, Refused("use `kernel_module`")),
     word("blockinfile", MODULE, Refused("use `template` for the whole file, or `lineinfile`")),

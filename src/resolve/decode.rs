@@ -15,7 +15,7 @@ use crate::project::ansible::{self, Place, Support};
 use crate::project::lower::boolean_word;
 use crate::project::source::{Key, Node};
 use crate::resource::{self, BuildError, KindEntry};
-use crate::secret::{SecretName, Text};
+use crate::secret::{SecretName, Text, login};
 
 /// Every kind that tasks can name.
 pub fn kinds() -> impl Iterator<Item = &'static KindEntry> {
@@ -172,7 +172,7 @@ pub(super) fn missing(name: &SecretName, known: Option<&[SecretName]>) -> Option
     if known.contains(&name) {
         return None;
     }
-    if recipe.is_some() {
+    if recipe.is_some_and(|recipe| login::user(recipe).is_none()) {
         let what = format!("there is no secret `{name}`, which should hold the certificate authority");
         return Some(Diagnostic::error(what).hint(format!("make one with `soc-provision secrets ca {name}`")));
     }

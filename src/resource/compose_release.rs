@@ -187,6 +187,9 @@ impl Resource for ComposeRelease {
         for service in &stack.services {
             let owner = format!("{}/{}", stack.name, service.name);
             out.push(Claim::Image { reference: service.image.clone(), owner: service.name.clone() });
+            if stack.pull != "never" && !stack.provided.contains(&service.image) && !service.image.contains('@') {
+                out.push(Claim::Pulled { reference: service.image.clone(), digest: None });
+            }
             for port in &service.ports {
                 let address = if port.address.is_empty() { "0.0.0.0".to_owned() } else { port.address.clone() };
                 out.push(Claim::PublishedPort { address, port: port.host, protocol: port.protocol.clone(), owner: owner.clone() });

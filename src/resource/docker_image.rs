@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::facts::Facts;
-use crate::resource::docker_archive;
 use crate::resource::package::Package;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided, Upload};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Teardown, View};
+use crate::resource::{docker_archive, image_name};
 use crate::secret::sha256;
 use crate::shell::Script;
 
@@ -19,6 +19,8 @@ use crate::shell::Script;
 const STAND_IN: &str = include_str!("docker_image/standin.sh");
 /// The package whose program stand-ins consist of.
 pub const BUSYBOX: &str = "busybox-static";
+/// `pull IMAGE [OPTION...]`: and what to do about it where the registry refuses.
+pub const PULL: &str = include_str!("docker_image/pull.sh");
 /// Label of a built image: the digest of its context.
 const BUILD: &str = "soc.build-sha256";
 /// Label of a stand-in: the digest of what it was made from.
@@ -303,6 +305,9 @@ impl Resource for Image {
             Origin::Archive { path, archive } if self.state == ImageState::Present => {
                 vec![Claim::Archive { reference: self.name.clone(), ids: archive.ids.clone(), path: path.clone() }]
             }
+            Origin::Registry { digest } if self.state == ImageState::Present && !self.name.contains('@') => {
+                vec![Claim::Pulled { reference: self.name.clone(), digest: digest.clone() }]
+            }
             _ => Vec::new(),
         }
     }
@@ -394,12 +399,10 @@ fn parse_port(value: &Value) -> Option<(u16, &'static str)> {
 
 fn pull(name: &str, digest: Option<&str>) -> Script {
     match digest {
-        None => Script::sh("docker pull --quiet {} >/dev/null\n", &[name]),
+        None => Script::new().then(PULL, &[]).then("pull {}\n", &[name]),
         Some(digest) => {
-            let from = name.rfind('/').map_or(0, |at| at + 1);
-            let bare = name[from..].find(':').map_or(name, |at| &name[..from + at]);
-            let pinned = format!("{bare}@{digest}");
-            Script::sh("docker pull --quiet {} >/dev/null && docker tag {} {}\n", &[&pinned, &pinned, name])
+            let pinned = format!("{}@{digest}", image_name::bare(name));
+            Script::new().then(PULL, &[]).then("pull {} && docker tag {} {}\n", &[&pinned, &pinned, name])
         }
     }
 }

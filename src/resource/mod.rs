@@ -28,6 +28,7 @@ pub mod firewall;
 pub mod fragment;
 pub mod group;
 pub mod hostname;
+pub mod image_name;
 pub mod interview;
 pub mod kernel_module;
 pub mod lineinfile;
@@ -41,6 +42,7 @@ pub mod owned;
 pub mod package;
 pub mod plan;
 pub mod reboot;
+pub mod registry_login;
 pub mod repository;
 pub mod requirement;
 mod running;
@@ -195,6 +197,8 @@ pub enum Claim {
     /// An archive that brings an image: what its manifest says of the ids, and where it is on the
     /// controller.
     Archive { reference: String, ids: Vec<String>, path: std::path::PathBuf },
+    /// An image that comes from a registry, by reference, and the digest by which it is pulled.
+    Pulled { reference: String, digest: Option<String> },
     /// Space that a stack needs at a path, in bytes.
     Disk { owner: String, path: String, bytes: u64 },
 }
@@ -482,6 +486,7 @@ pub const KINDS: &[KindEntry] = &[
     KindEntry::of::<owned::Owned>(),
     KindEntry::of::<package::PackageSpec>(),
     KindEntry::of::<reboot::Reboot>(),
+    KindEntry::of::<registry_login::RegistryLogin>(),
     KindEntry::of::<repository::Repository>(),
     KindEntry::of::<seccomp_profile::SeccompProfile>(),
     KindEntry::of::<secret::Secret>(),

@@ -26,6 +26,7 @@ mod latency;
 mod page;
 mod rebuild;
 mod refused;
+mod registry;
 #[path = "../ssh/relay.rs"]
 mod relay;
 mod rolling;

@@ -8,40 +8,40 @@ use std::process::Stdio;
 use crate::harness::{Lab, Project, Run, command, recap, series, soc};
 
 /// A lab with Docker and a project on it.
-struct Site {
-    lab: Lab,
-    project: Project,
+pub(super) struct Site {
+    pub(super) lab: Lab,
+    pub(super) project: Project,
     inventory: String,
 }
 
 impl Site {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let lab = Lab::containers(1, &["--docker"])?;
         let inventory = lab.inventory().display().to_string();
         Some(Self { lab, project: Project::new(&[]), inventory })
     }
 
     /// A playbook of one stack.
-    fn write(&self, stack: &str) {
+    pub(super) fn write(&self, stack: &str) {
         let indented = stack.trim_end().replace('\n', "\n      ");
         self.project.write("playbooks/p.yml", &format!("- hosts: h1\n  tasks:\n    - {indented}\n"));
     }
 
-    fn run(&self, words: &[&str]) -> Run {
+    pub(super) fn run(&self, words: &[&str]) -> Run {
         soc(self.project.dir.path(), &[words, &["-i", &self.inventory, "-l", "h1"]].concat())
     }
 
     /// Applies, which must succeed; the number of changed tasks and the round trips.
-    fn apply(&self) -> (u64, u64) {
+    pub(super) fn apply(&self) -> (u64, u64) {
         let run = self.run(&["apply", "p.yml", "--format", "json"]).ok().json();
         (recap(&run, "h1", "changed"), run["hosts"]["h1"]["round_trips"].as_u64().unwrap())
     }
 
-    fn sh(&self, script: &str) -> String {
+    pub(super) fn sh(&self, script: &str) -> String {
         self.lab.sh("h1", script)
     }
 
-    fn secret(&self, name: &str, value: &str) {
+    pub(super) fn secret(&self, name: &str, value: &str) {
         let mut child =
             command(self.project.dir.path(), &["secrets", "set", name]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
@@ -50,7 +50,7 @@ impl Site {
     }
 
     /// Containers of a project: name without the project, and id.
-    fn containers(&self, project: &str) -> BTreeMap<String, String> {
+    pub(super) fn containers(&self, project: &str) -> BTreeMap<String, String> {
         let lines = self.sh(&format!(
             "docker ps -a --no-trunc --filter label=com.docker.compose.project={project} --format '{{{{.Names}}}} {{{{.ID}}}}'"
         ));
@@ -61,12 +61,12 @@ impl Site {
         lines.lines().map(pair).collect()
     }
 
-    fn current(&self, project: &str) -> String {
+    pub(super) fn current(&self, project: &str) -> String {
         self.sh(&format!("readlink /var/lib/soc-provision/stacks/{project}/current"))
     }
 
     /// Every container of the project runs and is healthy, and there are as many as that.
-    fn healthy(&self, project: &str, count: usize) {
+    pub(super) fn healthy(&self, project: &str, count: usize) {
         let states = self.sh(&format!(
             "docker inspect -f '{{{{.State.Status}}}}/{{{{.State.Health.Status}}}}' $(docker ps -aq --filter label=com.docker.compose.project={project})"
         ));

@@ -7,21 +7,21 @@ use std::path::Path;
 
 use super::{Images, Used, gate, survey};
 use crate::cli::images::LockArgs;
-use crate::command::run::load;
+use crate::command::run::{Loaded, load};
 use crate::command::{complain, print};
 use crate::diagnostic::{Exit, printable};
 use crate::project::images::{LOCK, Locked};
 
 /// Looks, judges, writes.
 pub(super) fn run(arguments: &LockArgs) -> Exit {
-    let loaded = match load(&arguments.run.playbook, &arguments.run.inventory) {
+    let loaded = match load(&arguments.run.playbook, &arguments.run.inventory).map(Loaded::unrequired) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     let project = &loaded.project;
     let gate = project.images.gate.clone();
     let on_host = gate.clone().filter(|gate| gate.on_host && !arguments.check);
-    let (found, exit) = match survey(&loaded, &arguments.run, on_host) {
+    let (found, exit) = match survey(&loaded, &arguments.run, on_host, arguments.pull) {
         Ok(found) => found,
         Err(exit) => return exit,
     };
@@ -42,8 +42,14 @@ pub(super) fn run(arguments: &LockArgs) -> Exit {
         .collect();
     if !missing.is_empty() {
         complain(&format!("error: no host has {}; {LOCK} was not written", missing.join(", ")));
-        complain("hint: apply the playbook, or bring the images in another way (an `archive` is locked before any host has it)");
+        complain(
+            "hint: `--pull` asks the registries; an `archive` is locked before any host has it; other images come with the first apply",
+        );
         return Exit::Failed;
+    }
+    for (reference, used) in found.iter().filter(|(_, used)| used.digests.len() > 1) {
+        let digests = used.digests.iter().cloned().collect::<Vec<_>>().join(", ");
+        complain(&format!("warning: hosts have different images under `{}`: {digests}; the first is locked", printable(reference)));
     }
     if arguments.check {
         return compare(&found, &project.images.locked);
@@ -106,7 +112,6 @@ fn render(playbook: &str, found: &Images, before: &BTreeMap<String, Locked>) -> 
     let mut entries: BTreeMap<&String, (Option<String>, Vec<String>)> =
         before.iter().map(|(reference, lock)| (reference, (lock.digest.clone(), lock.ids.clone()))).collect();
     for (reference, used) in found {
-        // Of several registries' digests the first is as good as any: ids are compared too.
         entries.insert(reference, (used.digests.first().cloned(), used.ids.iter().cloned().collect()));
     }
     let mut out = format!("# Written by `soc-provision images lock {playbook}`: the images that stacks may run.\nimages:\n");

@@ -6,6 +6,7 @@ mod lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ use crate::engine::host::HostRun;
 use crate::engine::operate::Operation;
 use crate::project::images::Gate;
 use crate::resource::observe::Answer;
-use crate::resource::{Claim, Question};
+use crate::resource::{Claim, Question, docker_image, image_name};
 use crate::shell::Script;
 
 /// Runs a subcommand.
@@ -30,6 +31,9 @@ pub(super) fn run(arguments: &ImagesArgs) -> Exit {
         ImagesCommand::List(arguments) => list(arguments),
     }
 }
+
+/// How long a pull may take.
+const PULL: Duration = Duration::from_secs(1800);
 
 /// An image that stacks use.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +58,10 @@ pub(super) type Images = BTreeMap<String, Used>;
 struct Survey {
     /// A gate that runs on hosts.
     gate: Option<Gate>,
+    /// What the registries have counts, where an image comes from one.
+    pull: bool,
+    /// Digests that are locked now.
+    locked: BTreeMap<String, Option<String>>,
     found: Mutex<Images>,
 }
 
@@ -75,6 +83,17 @@ impl Survey {
             _ => None,
         });
         let archives: BTreeMap<_, _> = archives.collect();
+        let mut pulled: BTreeMap<&String, Value> = BTreeMap::new();
+        for (_, claim) in &claims {
+            // A digest that the playbook gives is no tag's; that of the lock file is.
+            if let Claim::Pulled { reference, digest } = claim
+                && self.pull
+                && (digest.is_none() || self.locked.get(reference) == Some(digest))
+                && !pulled.contains_key(reference)
+            {
+                pulled.insert(reference, pull(host, reference).await?);
+            }
+        }
         let mut to_scan = Vec::new();
         for (reference, owner) in used {
             let answer = host.observed().get(&Question::Image(reference.clone()));
@@ -85,7 +104,11 @@ impl Survey {
                 entry.ids.extend(ids.iter().cloned());
                 entry.archive = Some((*path).clone());
             }
-            let Some(Answer::Json(Some(inspect))) = answer else {
+            let answer = match answer {
+                Some(Answer::Json(Some(inspect))) => Some(inspect),
+                _ => None,
+            };
+            let Some(inspect) = pulled.get(&reference).or(answer) else {
                 entry.missing.insert(host.name.clone());
                 continue;
             };
@@ -93,15 +116,15 @@ impl Survey {
                 continue;
             }
             entry.ids.extend(inspect.get("Id").and_then(Value::as_str).map(str::to_owned));
-            let digests = inspect.get("RepoDigests").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-            entry.digests.extend(digests.filter_map(|digest| digest.split_once('@').map(|(_, digest)| digest.to_owned())));
+            entry.digests.extend(image_name::digests(inspect, &reference).map(str::to_owned));
             if self.gate.is_some() && entry.sarif.is_none() && !to_scan.contains(&reference) {
                 to_scan.push(reference);
             }
         }
         let Some(gate) = &self.gate else { return Ok(()) };
         for reference in to_scan {
-            let script = Script::sh("IMAGE={}; export IMAGE\n", &[&reference]).user_code(&gate.command);
+            let name = pulled.get(&reference).and_then(|inspect| pinned(inspect, &reference)).unwrap_or_else(|| reference.clone());
+            let script = Script::sh("IMAGE={}; export IMAGE\n", &[&name]).user_code(&gate.command);
             let output = host.script(&format!("looking at {reference}"), script, gate::DEADLINE).await?;
             if output.stdout.is_empty() && output.status == 127 {
                 let what = format!("the image gate cannot run on {}: {}", host.name, String::from_utf8_lossy(&output.stderr).trim());
@@ -115,13 +138,38 @@ impl Survey {
     }
 }
 
+/// A reference by digest, if the image came from its registry.
+fn pinned(inspect: &Value, reference: &str) -> Option<String> {
+    image_name::digests(inspect, reference).next().map(|digest| format!("{}@{digest}", image_name::bare(reference)))
+}
+
+/// Has the host pull what a tag means now, and gives what Docker says of it. The tag is put back to
+/// what it was on the host, so that nothing there changes before the next apply.
+async fn pull(host: &mut HostRun, reference: &str) -> Result<Value, Failure> {
+    let script = Script::new()
+        .then(docker_image::PULL, &[])
+        .then("name={}\nbefore=$(docker image inspect -f '{{.Id}}' \"$name\" 2>/dev/null)\n", &[reference])
+        .then(
+            "pull \"$name\" || exit 1\ndocker image inspect \"$name\" && { [ -z \"$before\" ] || docker tag \"$before\" \"$name\"; }\n",
+            &[],
+        );
+    let output = host.script(&format!("pulling {reference}"), script, PULL).await?;
+    let found = serde_json::from_slice::<Value>(&output.stdout).ok().and_then(|mut list| list.get_mut(0).map(Value::take));
+    found.filter(|_| output.status == 0).ok_or_else(|| {
+        let why = String::from_utf8_lossy(&output.stderr);
+        let why = if why.trim().is_empty() { "Docker does not say why" } else { why.trim() };
+        Failure::new(FailureClass::StepFailed, format!("image `{}` cannot be pulled", printable(reference))).because(printable(why))
+    })
+}
+
 /// Asks the playbook's hosts what they use and have.
-pub(super) fn survey(loaded: &Loaded, run: &RunArgs, gate: Option<Gate>) -> Result<(Images, Exit), Exit> {
+pub(super) fn survey(loaded: &Loaded, run: &RunArgs, gate: Option<Gate>, pull: bool) -> Result<(Images, Exit), Exit> {
     let mut run = run.clone();
     run.connect.format = Format::Json;
     let options = JobOptions { mode: Mode::Inspect, command: "images", diff: false, break_lock: false, retry_release: true };
     let mut prepared = prepare(loaded, &run, &options)?;
-    let operation = Arc::new(Survey { gate, found: Mutex::default() });
+    let locked = loaded.project.images.locked.iter().map(|(reference, lock)| (reference.clone(), lock.digest.clone())).collect();
+    let operation = Arc::new(Survey { gate, pull, locked, found: Mutex::default() });
     Arc::get_mut(&mut prepared.job).ok_or(Exit::Bug)?.operation = Some(operation.clone());
     let (_, exit) = drive::run(&prepared, Format::Text, |_, exit| exit);
     let found = operation.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -129,11 +177,11 @@ pub(super) fn survey(loaded: &Loaded, run: &RunArgs, gate: Option<Gate>) -> Resu
 }
 
 fn list(arguments: &RunArgs) -> Exit {
-    let loaded = match load(&arguments.playbook, &arguments.inventory) {
+    let loaded = match load(&arguments.playbook, &arguments.inventory).map(Loaded::unrequired) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let (found, exit) = match survey(&loaded, arguments, None) {
+    let (found, exit) = match survey(&loaded, arguments, None, false) {
         Ok(found) => found,
         Err(exit) => return exit,
     };

@@ -10,7 +10,7 @@ use super::index::{self, DigestKey};
 use super::map::{self, Values};
 use super::{COMMANDS, FileKind, Store, agefile};
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::secret::{KeyedDigests, SecretName, Vault};
+use crate::secret::{KeyedDigests, SecretName, Vault, login};
 
 /// Runs a command of `commands.yml` on the controller: its stdout, or why it failed.
 pub type Run<'a> = &'a (dyn Fn(&[String]) -> Result<Zeroizing<Vec<u8>>, String> + Sync);
@@ -92,6 +92,9 @@ impl Store {
         access: Access<'_>,
         opened: &mut Opened,
     ) -> Result<Zeroizing<String>, Vec<VaultError>> {
+        if let (password, Some(user)) = (name.origin().0, name.origin().1.and_then(login::user)) {
+            return Ok(login::line(user, &self.reveal_with(&password, access, opened)?));
+        }
         let mut values = self.values(std::slice::from_ref(name), access, opened)?;
         values.remove(name).ok_or_else(|| vec![self.unknown(name)])
     }

@@ -105,6 +105,12 @@ sick() { # ID: whether the container is not as it should be
   esac
 }
 
+# fetch IMAGE [OPTION...]: what Compose may pull comes before anything is stopped.
+fetch() {
+  [ "$pull" = always ] || ! docker image inspect "$1" >/dev/null 2>&1 || return 0
+  pull "$@" || { why "image $1 cannot be had; nothing was touched"; return 1; }
+}
+
 # ---- one service; ups RELEASE SERVICE ARGUMENT... --------------------------------------------------------------
 ups() { r=$1 s=$2; shift 2; compose "$r" up -d --no-deps --no-build --pull "$pull" "$@" "$s"; }
 start() { # SERVICE ONE_SHOT COUNT

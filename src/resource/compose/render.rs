@@ -307,7 +307,11 @@ impl Renderer<'_> {
         let networks: Vec<Value> = networks.iter().map(|key| declared("networks", key)).collect();
         let volumes: Vec<Value> = items(map.get("volumes")).iter().filter_map(named_volume).map(|key| declared("volumes", &key)).collect();
         let known = self.stack.services.iter().find(|service| service.name == name);
-        let image = known.and_then(|service: &Service| self.stack.images.get(&service.image));
+        // A digest out of images.lock is not part of the definition: the container's own image is compared,
+        // and locking what runs must not recreate it.
+        let is_locked =
+            |reference: &str, id: &String| self.stack.locked.get(reference).is_some_and(|lock| lock.digest.as_ref() == Some(id));
+        let image = known.and_then(|service: &Service| self.stack.images.get(&service.image).filter(|id| !is_locked(&service.image, id)));
         sha256(canonical(&json!([own, networks, volumes, inputs, image])).to_string().as_bytes())
     }
 

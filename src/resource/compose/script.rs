@@ -1,6 +1,7 @@
 //! The steps that bring a stack to a release, back to another one, or off the host. What they
 //! share is `lib.sh`; here are only the calls, with the plan's decisions as words.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::compare::{Action, Difference};
@@ -8,6 +9,7 @@ use super::diagnosis;
 use super::host::HostState;
 use super::render::Release;
 use super::stack::{FileContent, Job, Migration, ROOT, Reload, Stack, StackFile};
+use crate::resource::docker_image::PULL;
 use crate::resource::plan::{Step, Upload};
 use crate::secret::{Text, sha256};
 use crate::shell::Script;
@@ -24,6 +26,7 @@ pub fn apply(stack: &Stack, release: &Release, difference: &Difference, state: &
         .then("refuse_contained\n", &[])
         .then("[ \"$(current)\" = \"$old\" ] || { say \"the current release is $(current), not ${old:-none}\"; exit 97; }\n", &[])
         .then("compose \"$new\" config -q || exit 95\n", &[])
+        .append(fetch(stack, difference))
         .append(body(stack, difference))
         .append(finish(stack, release, state));
     let changed = difference.actions.len();
@@ -107,6 +110,7 @@ pub fn job_digest(job: &Job) -> String {
 fn header(stack: &str, wait: u64, pull: &str, new: &str, old: &str) -> Script {
     let dir = format!("{ROOT}/{stack}");
     Script::sh("stack={} dir={} wait={} pull={} new={} old={}\n", &[stack, &dir, &wait.to_string(), pull, new, old])
+        .then(PULL, &[])
         .then(LIBRARY, &[])
         .then(diagnosis::FUNCTIONS, &[])
 }
@@ -204,6 +208,27 @@ fn records(stack: &Stack, release: &Release) -> Vec<(&'static str, String)> {
         out.push(("live", lines(release.live.iter().map(|(to, from)| format!("{to} {from}")).collect())));
     }
     out
+}
+
+/// What Compose may pull for the services that something is done about, each image once.
+fn fetch(stack: &Stack, difference: &Difference) -> Script {
+    let mut script = Script::new();
+    if stack.pull == "never" {
+        return script;
+    }
+    let mut seen = BTreeSet::new();
+    for service in stack.services.iter().filter(|service| !stack.provided.contains(&service.image)) {
+        let touched = difference.actions.iter().any(|action| action.service() == service.name && !matches!(action, Action::Reload(_)));
+        if !touched || !seen.insert((&service.image, &service.platform)) {
+            continue;
+        }
+        script = script.then("fetch {}", &[&service.image]);
+        if let Some(platform) = &service.platform {
+            script = script.then(" --platform {}", &[platform]);
+        }
+        script = script.then(" || exit 1\n", &[]);
+    }
+    script.then("pull=missing\n", &[])
 }
 
 fn body(stack: &Stack, difference: &Difference) -> Script {
