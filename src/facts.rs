@@ -214,6 +214,7 @@ mod parse {
         vars.insert("ansible_apparmor".into(), json!({ "status": if apparmor { "enabled" } else { "disabled" } }));
         vars.insert("soc_cgroup_version".into(), json!(if first(sections, "cgroup") == "2" { 2 } else { 1 }));
         vars.insert("ansible_user_id".into(), json!(first(sections, "user")));
+        vars.insert("ansible_user_dir".into(), json!(sections.get("user").and_then(|said| said.get(1)).copied().unwrap_or_default()));
         vars.insert("ansible_virtualization_type".into(), json!(first(sections, "virtualization")));
     }
 

@@ -167,7 +167,13 @@ impl HostRun {
         let observations = self.probe(tasks).await?;
         let mut pending = Pending::default();
         for &index in tasks {
-            let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &observations, fix: self.job.fix };
+            let planner = Planner {
+                facts: &self.facts,
+                digests: &self.job.digests,
+                observations: &observations,
+                fix: self.job.fix,
+                remote: !self.target.local,
+            };
             let resources = &self.program.tasks[index].resources;
             let plan = resources.iter().map(|resource| planner.decide(resource.as_ref(), &mut pending)).collect();
             self.plans.insert(index, plan);
@@ -247,7 +253,13 @@ impl HostRun {
             let resource = &self.program.tasks[index].resources[position];
             let id = resource.id();
             let observations = self.probe(&[index]).await?;
-            let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &observations, fix: self.job.fix };
+            let planner = Planner {
+                facts: &self.facts,
+                digests: &self.job.digests,
+                observations: &observations,
+                fix: self.job.fix,
+                remote: !self.target.local,
+            };
             let decision = planner.decide(resource.as_ref(), &mut Pending::default());
             let mut report = plan::resource_report(resource.as_ref(), &decision, &self.diffs);
             match decision {

@@ -29,6 +29,9 @@ impl HostRun {
         self.step(id, "write the journal", journal::before_step(&self.job.holder.run, id, notify)).await?;
         for step in &plan.steps {
             self.doing(step.title.clone());
+            if let Err(failure) = self.send_uploads(step).await {
+                return Err(self.put_back(&guard_id, guarded, failure).await);
+            }
             let frame = self.frame(step, None, &format!("g{task}"), self.block, None);
             match self.run_step(step, frame).await {
                 Ok(output) if output.status == 0 => self.changed = true,
@@ -73,6 +76,7 @@ impl HostRun {
     async fn confirm(&mut self, guard_id: &str, guarded: &Guard, handler_failed: Option<Failure>) -> Result<(), Failure> {
         self.doing(format!("confirming {} by a new login", guarded.what));
         let until = Instant::now() + guarded.window;
+        let mut refused = false;
         let mut last = handler_failed.map(|failure| failure.message);
         while last.is_none() || Instant::now() < until {
             if self.job.abandons_guards() {
@@ -91,12 +95,17 @@ impl HostRun {
                         Err(error) => last = Some(error.to_string()),
                     }
                 }
-                Err(failure) => last = Some(failure.message.clone()),
+                Err(failure) => {
+                    // sshd makes whoever fails to log in wait the longer (sshd_config(5), PerSourcePenalties).
+                    refused = failure.class == FailureClass::Auth;
+                    last = Some(failure.message.clone());
+                }
             }
-            if Instant::now() + Duration::from_secs(1) >= until {
+            let pause = Duration::from_secs(if refused { 5 } else { 1 });
+            if Instant::now() + pause >= until {
                 break;
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(pause).await;
         }
         self.await_revert(guard_id, guarded, last).await
     }

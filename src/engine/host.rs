@@ -294,7 +294,13 @@ impl HostRun {
     }
 
     pub(super) fn plan_all(&mut self) {
-        let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &self.observations, fix: self.job.fix };
+        let planner = Planner {
+            facts: &self.facts,
+            digests: &self.job.digests,
+            observations: &self.observations,
+            fix: self.job.fix,
+            remote: !self.target.local,
+        };
         self.plans = planner.all(&self.program);
         self.planned_at = Instant::now();
     }
@@ -320,7 +326,13 @@ impl HostRun {
     /// plans).
     #[must_use]
     pub fn planned(&self) -> Vec<(String, String)> {
-        let planner = Planner { facts: &self.facts, digests: &self.job.digests, observations: &self.observations, fix: self.job.fix };
+        let planner = Planner {
+            facts: &self.facts,
+            digests: &self.job.digests,
+            observations: &self.observations,
+            fix: self.job.fix,
+            remote: !self.target.local,
+        };
         plan::digest(&planner, &self.program, &self.plans)
     }
 

@@ -18,6 +18,7 @@ pub mod host;
 pub mod http;
 pub mod journal;
 pub mod lock;
+mod lockout;
 pub mod operate;
 pub mod plan;
 pub mod preflight;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use crate::engine::lockout;
 use crate::engine::program::{Program, TaskIndex};
 use crate::event::{ChangeReport, Outcome, ResourceReport, TaskReport};
 use crate::facts::Facts;
@@ -35,13 +36,19 @@ pub struct Planner<'a> {
     /// `drift --fix`: what cannot be told, or must not be put right without a decision, is left
     /// alone instead of stopping the rest.
     pub fix: bool,
+    /// Whether there is a login that a change could cut off.
+    pub remote: bool,
 }
 
 impl Planner<'_> {
     /// Plans one resource after what is pending, and adds what it will touch.
     pub fn decide(&self, resource: &dyn Resource, pending: &mut Pending) -> Decision {
         let view = View::new(self.facts, self.digests, self.observations, pending);
-        match resource.plan(&view) {
+        let guarded = |plan: Plan| match self.remote {
+            true => lockout::weigh(&resource.id(), plan, self.facts).map_err(Undecided::Refused),
+            false => Ok(plan),
+        };
+        match resource.plan(&view).and_then(guarded) {
             Ok(plan) if self.fix && plan.unchecked => left_alone("it cannot be checked"),
             Ok(plan) => {
                 pending.add(&resource.id(), &plan.effects);

@@ -154,6 +154,73 @@ fn nobody_is_locked_out() {
     assert_ne!(lab.sh("h1", "nft list tables | grep -c soc_provision || :"), "0");
 }
 
+/// Kinds that know nothing of logins, each on a host of its own: the task, what was guarded, and what prints `fine`
+/// once it is as before.
+const ORDINARY: [(&str, &str, &str, &str); 4] = [
+    (
+        "h1",
+        "copy: {dest: /etc/ssh/sshd_config.d/99-x.conf, content: \"Port 2222\\n\"}",
+        "sshd's configuration",
+        "[ -e /etc/ssh/sshd_config.d/99-x.conf ] || { sshd -T | grep -qx 'port 22' && echo fine; }",
+    ),
+    ("h2", "user: {name: ops, shell: /usr/sbin/nologin}", "the user `ops`", "getent passwd ops | grep -q ':/bin/bash$' && echo fine"),
+    ("h3", "service: {name: ssh, state: stopped}", "the unit `ssh.service`", "systemctl is-active --quiet ssh && echo fine"),
+    (
+        "h4",
+        "file: {path: /home/ops/.ssh/authorized_keys, state: absent}",
+        "keys of `ops`",
+        "[ \"$(stat -c %U /home/ops/.ssh/authorized_keys)\" = ops ] && echo fine",
+    ),
+];
+
+/// What is missed for good, or only at the next boot: refused, and nothing touched.
+const REFUSED: [(&str, &str); 4] = [
+    ("package: {name: openssh-server, state: absent}", "nobody can log in any more"),
+    ("service: {name: ssh, enabled: false}", "after the next boot"),
+    ("user: {name: ops, state: absent}", "this run logs in as `ops`"),
+    ("file: {path: /home/ops, state: absent}", "holds what a login needs"),
+];
+
+#[test]
+fn ordinary_kinds_lock_nobody_out_either() {
+    let Some(lab) = Lab::containers(4, &[]) else { return };
+    let tasks = |tasks: &mut dyn Iterator<Item = (&str, &str)>| -> String {
+        tasks.map(|(host, task)| format!("    - {task}\n      when: eq inventory_hostname \"{host}\"\n")).collect()
+    };
+    let cut = tasks(&mut ORDINARY.iter().map(|(host, task, ..)| (*host, *task)));
+    let refused = tasks(&mut REFUSED.iter().map(|(task, _)| ("h1", *task)));
+    // A change that keeps us in is confirmed, and stays.
+    let good = "- hosts: h1\n  tasks:\n    - copy: {dest: /etc/ssh/sshd_config.d/99-x.conf, content: \"MaxAuthTries 5\\n\"}\n    - user: {name: ops, comment: Operator}\n";
+    let project = Project::new(&[
+        ("playbooks/cut.yml", &format!("- hosts: lab\n  tasks:\n{cut}")),
+        ("playbooks/refused.yml", &format!("- hosts: lab\n  tasks:\n{refused}")),
+        ("playbooks/good.yml", good),
+        ("playbooks/fine.yml", FINE),
+    ]);
+    let inventory = lab.inventory();
+    let run = |playbook: &str| soc(project.dir.path(), &["apply", playbook, "-i", inventory.to_str().unwrap(), "--format", "json"]);
+    let before = lab.sh("h1", "dpkg -s openssh-server; getent passwd ops; systemctl is-enabled ssh");
+    let said = run("refused.yml");
+    assert_eq!(said.code, 2, "{}", said.all());
+    for (task, why) in REFUSED {
+        assert!(said.stdout.contains(why), "{task}: {}", said.all());
+    }
+    assert_eq!(lab.sh("h1", "dpkg -s openssh-server; getent passwd ops; systemctl is-enabled ssh"), before);
+    let locked = run("cut.yml");
+    assert_eq!(locked.code, 5, "{}", locked.all());
+    let document = locked.json();
+    for (host, _, what, restored) in ORDINARY {
+        let failure = &document["hosts"][host]["failure"];
+        assert_eq!(failure["class"], "reverted", "{host}: {failure}");
+        assert!(failure["message"].as_str().unwrap().starts_with(what), "{host}: {failure}");
+        assert_eq!(lab.sh(host, restored), "fine", "{host}");
+    }
+    run("fine.yml").ok();
+    run("good.yml").ok();
+    assert_eq!(lab.sh("h1", "sshd -T | grep -x 'maxauthtries 5'; getent passwd ops | cut -d: -f5"), "maxauthtries 5\nOperator");
+    assert_eq!(crate::harness::recap(&run("good.yml").ok().json(), "h1", "changed"), 0);
+}
+
 const DOCKER: &str = "- hosts: h1\n  tasks:\n    - docker_engine: {daemon: {log-level: warn}}\n";
 /// dockerd takes the key and the name for valid, and does not start.
 const DEAD_DOCKER: &str = "- hosts: h1\n  tasks:\n    - docker_engine: {daemon: {log-level: warn, storage-driver: nonsense}}\n";

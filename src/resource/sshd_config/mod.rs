@@ -94,7 +94,7 @@ cp -p $d/* /run/d/ 2>/dev/null; cp /run/c /run/d/$c && mount --bind /run/d $d &&
 
 /// Makes a running sshd read its files again. Where systemd listens in its place, the ports are
 /// the socket unit's.
-fn reload() -> Script {
+pub(crate) fn reload() -> Script {
     Script::sh(
         r"systemctl daemon-reload
 if systemctl is-active --quiet ssh.socket; then systemctl restart ssh.socket
