@@ -30,6 +30,7 @@ mod registry;
 #[path = "../ssh/relay.rs"]
 mod relay;
 mod rolling;
+mod rolling_nginx;
 mod soc;
 mod soc_prod;
 mod stacks;
