@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::recap;
+use crate::harness::{recap, series};
 use crate::stacks::Site;
 
 /// Quotes, blanks and a backslash, so that nothing that passes it on may take it for its own syntax.
@@ -190,4 +190,41 @@ fn by_tag_what_cannot_be_had_stops_nothing_either(site: &Site) {
     assert_eq!(site.apply(), (0, 3));
     std::fs::remove_file(site.project.dir.path().join("images.lock")).unwrap();
     site.sh("docker rm -f $(docker ps -aq) >/dev/null; docker image rm -f $(docker images -q) >/dev/null; rm -r /var/lib/soc-provision/stacks/pulled");
+}
+
+/// The Hub's images come from the mirror that `docker_engine` is told of, and from nowhere else: there
+/// is no Hub here.
+#[test]
+fn an_image_without_a_registry_comes_from_the_mirror() {
+    if series(0, 1) == 0 {
+        eprintln!("not run: part of the long series (SOC_PROVE=1)");
+        return;
+    }
+    let Some(site) = site() else { return };
+    let image = "registry.lab:5000/soc/web:1";
+    site.write(LOGIN);
+    site.apply();
+    site.sh(&format!("docker pull -q {image} >/dev/null && docker tag {image} 127.0.0.1:5001/library/mirrored:1 && docker push -q 127.0.0.1:5001/library/mirrored:1 >/dev/null && docker image rm -f $(docker images -q) >/dev/null"));
+    let stack = STACK
+        .replace("pulled", "fromhub")
+        .replace("registry.lab:5000/soc/web:1", "mirrored:1")
+        .replace("registry.lab:5000/soc/app:1", "mirrored:1");
+    site.write(&stack);
+    let without = site.run(&["apply", "p.yml"]);
+    assert!(without.code == 2 && without.stderr.contains("image mirrored:1 cannot be had; nothing was touched"), "{}", without.all());
+    site.write("docker_engine: {daemon: {registry-mirrors: [\"http://127.0.0.1:5001\"], default-ulimits: null}}\n");
+    site.apply();
+    site.write(&stack);
+    site.run(&["images", "lock", "p.yml", "--pull"]).ok();
+    let digest = locked(&site)["mirrored:1"].clone();
+    site.sh("docker image rm -f $(docker images -q) >/dev/null");
+    assert_eq!(site.apply().0, 1);
+    assert_eq!(site.apply(), (0, 3));
+    site.healthy("fromhub", 2);
+    assert_eq!(site.sh("docker image inspect -f '{{index .RepoDigests 0}}' mirrored:1"), format!("mirrored@{digest}"));
+    assert_ne!(
+        site.sh("journalctl -u registry-mirror --no-pager -o cat | grep -c 'GET.*library/mirrored/manifests/sha256' || :"),
+        "0",
+        "asked the mirror"
+    );
 }
