@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::diagnostic::nearest;
 use crate::facts::Facts;
-use crate::resource::docker_daemon::DockerDaemon;
+use crate::resource::copy::Presence;
+use crate::resource::docker_daemon::{AbsentDaemon, DockerDaemon};
 use crate::resource::package::Package;
 use crate::resource::repository::Repository;
 use crate::resource::{BuildContext, BuildError, Kind, KindEntry, Resource};
@@ -140,6 +141,10 @@ pub struct DockerEngine {
     /// Switch user namespaces although there is data, which then is out of sight.
     #[serde(default)]
     pub allow_remap_change: bool,
+    /// `absent` removes Docker's packages and `daemon.json`; refused while there is a container.
+    /// The data below `/var/lib/docker` stays.
+    #[serde(default)]
+    pub state: Presence,
 }
 
 /// Where Docker comes from.
@@ -160,6 +165,9 @@ impl Kind for DockerEngine {
 
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         let packages = packages(self.source, context.facts)?;
+        if self.state == Presence::Absent {
+            return self.absent(&packages, context);
+        }
         let (config, notes) = self.config()?;
         let mut out: Vec<Box<dyn Resource>> = Vec::new();
         if self.source == Source::Docker {
@@ -210,7 +218,23 @@ fn packages(source: Source, facts: &Facts) -> Result<Vec<&'static str>, BuildErr
     Ok(packages)
 }
 
+/// Packages that other things on a host use too: they stay when Docker goes.
+const SHARED: &[&str] = &["iptables", "apparmor"];
+
 impl DockerEngine {
+    /// Docker taken away: first the daemon's file, which is refused while there are containers.
+    fn absent(&self, packages: &[&str], context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
+        if !self.daemon.is_empty() || !self.extra.is_empty() {
+            return Err(BuildError::field("daemon", "configures a daemon that `state: absent` takes away"));
+        }
+        let own: Vec<&str> = packages.iter().copied().filter(|name| !SHARED.contains(name)).collect();
+        let mut out: Vec<Box<dyn Resource>> = vec![Box::new(AbsentDaemon), Box::new(Package::absent(&own))];
+        if self.source == Source::Docker {
+            out.extend((KindEntry::of::<Repository>().decode)(json!({"name": "docker", "state": "absent"}), context)?);
+        }
+        Ok(out)
+    }
+
     fn repository(&self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         let need = |field: &str, value: &Option<String>| {
             value.clone().ok_or_else(|| BuildError::field(field, format!("`source: docker` needs `{field}`")))

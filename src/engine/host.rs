@@ -273,7 +273,8 @@ impl HostRun {
 
     /// One round trip: asks everything that some tasks want to know.
     pub(super) async fn probe(&self, tasks: &[TaskIndex]) -> Result<Observations, Failure> {
-        let mut questions = plan::questions(&self.program, tasks.iter().copied(), &self.facts);
+        let drift = self.job.mode == Mode::Drift || self.job.fix;
+        let mut questions = plan::questions(&self.program, tasks.iter().copied(), &self.facts, drift);
         if !self.prepared {
             questions.extend(preflight::questions(&self.program));
         }

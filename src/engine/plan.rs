@@ -88,13 +88,14 @@ fn left_alone(reason: &str) -> Decision {
     Decision::Known(Plan::in_sync().note(format!("left alone: {reason}")))
 }
 
-/// All questions of some tasks, each once.
+/// All questions of some tasks, each once; those that only drift asks too, if this is drift.
 #[must_use]
-pub fn questions(program: &Program, tasks: impl IntoIterator<Item = TaskIndex>, facts: &Facts) -> Vec<Question> {
+pub fn questions(program: &Program, tasks: impl IntoIterator<Item = TaskIndex>, facts: &Facts, drift: bool) -> Vec<Question> {
     let mut seen = std::collections::HashSet::new();
     let mut out = Vec::new();
     let resources = tasks.into_iter().flat_map(|index| program.tasks[index].resources.iter());
-    for question in resources.flat_map(|resource| resource.questions(facts)) {
+    let more = |resource: &dyn Resource| if drift { resource.drift_questions(facts) } else { Vec::new() };
+    for question in resources.flat_map(|resource| resource.questions(facts).into_iter().chain(more(resource.as_ref()))) {
         if seen.insert(question.clone()) {
             out.push(question);
         }
@@ -153,6 +154,7 @@ pub fn resource_report(resource: &dyn Resource, decision: &Decision, diffs: &Dif
             report.changes = plan.changes.iter().map(|change| change_report(change, diffs)).collect();
             report.notes.clone_from(&plan.notes);
             report.unchecked = plan.unchecked;
+            report.severity = plan.severity.map_or(report.severity, |severity| severity.min(report.severity));
             if !plan.is_in_sync() {
                 report.outcome = Outcome::WouldChange;
             }

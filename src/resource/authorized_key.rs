@@ -126,10 +126,11 @@ struct Keys {
 }
 
 impl Keys {
-    /// Prints `absent`, or `there` and the file; exit status 3 without the user.
+    /// Prints `absent`, or `there` and the file; with the file's mode, if others may write to it,
+    /// for which sshd refuses all keys in it. Exit status 3 without the user.
     fn question(&self) -> Question {
         let script = Script::sh(
-            "l=$(getent passwd -- {}) || exit 3; h=${l%:*}; h=${h##*:}; f=$h/.ssh/authorized_keys; if [ -f \"$f\" ]; then echo there; cat -- \"$f\"; else echo absent; fi\n",
+            "l=$(getent passwd -- {}) || exit 3; h=${l%:*}; h=${h##*:}; f=$h/.ssh/authorized_keys; if [ -f \"$f\" ]; then m=$(stat -Lc %a -- \"$f\"); case $m in *[2367] | *[2367]?) echo \"there $m\" ;; *) echo there ;; esac; cat -- \"$f\"; else echo absent; fi\n",
             &[&self.spec.user],
         );
         Question::Raw { key: format!("authorized-keys:{}", self.spec.user), script }
@@ -209,8 +210,8 @@ impl Resource for Keys {
         let coming = view.pending(|effect| *effect == Effect::User(self.spec.user.clone())).is_some();
         let seen = view.raw(&self.question())?;
         let old = match (seen.status, seen.stdout.split_once('\n')) {
-            (0, Some(("there", text))) => Some(text),
-            (0, None) if seen.stdout == "there" => Some(""),
+            (0, Some((head, text))) if head.starts_with("there") => Some(text),
+            (0, None) if seen.stdout.starts_with("there") => Some(""),
             (0, _) => None,
             (3, _) if coming => None,
             (3, _) if self.spec.state == Presence::Absent => return Ok(Plan::in_sync()),
@@ -220,7 +221,9 @@ impl Resource for Keys {
             }
             _ => return Err(Undecided::Unknown(format!("`authorized_keys` of `{}` cannot be read", self.spec.user))),
         };
-        let (lines, changes) = self.edit(old.unwrap_or_default());
+        let (lines, mut changes) = self.edit(old.unwrap_or_default());
+        let lax = seen.stdout.lines().next().and_then(|head| head.strip_prefix("there "));
+        changes.extend(lax.filter(|_| self.spec.state == Presence::Present).map(|mode| Change::of("mode of authorized_keys", mode, "600")));
         if changes.is_empty() {
             return Ok(Plan::in_sync());
         }

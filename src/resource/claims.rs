@@ -10,6 +10,26 @@ use crate::resource::{Claim, ResourceId};
 pub fn cross_check(claims: &[(ResourceId, Claim)]) -> Vec<String> {
     let mut problems = ports(claims);
     problems.extend(subnets(claims));
+    problems.extend(kernel(claims));
+    problems
+}
+
+/// Kernel settings that a declared file contradicts and, being read later, wins over at boot. Each
+/// run would silence the line, and then write the file again.
+fn kernel(claims: &[(ResourceId, Claim)]) -> Vec<String> {
+    let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut problems = Vec::new();
+    for (id, claim) in claims {
+        let Claim::KernelSetting { name, value, path } = claim else { continue };
+        for (other_id, other) in claims {
+            match other {
+                Claim::KernelLine { name: n, value: v, path: p } if n == name && v != value && base(p) > base(path) => problems.push(
+                    format!("{id}: it is to be `{value}`, and {other_id}, which is read later at boot, says `{v}`: each run would change what the other wrote; take it out of one of them"),
+                ),
+                _ => {}
+            }
+        }
+    }
     problems
 }
 
@@ -77,6 +97,21 @@ mod tests {
         let problems = cross_check(&[port("0.0.0.0", 443, "siem"), port("127.0.0.1", 443, "waf"), port("0.0.0.0", 80, "web")]);
         assert_eq!(problems, ["compose_stack[waf]: host port 443/tcp of `waf` is already published by `siem` of compose_stack[siem]"]);
         assert!(cross_check(&[port("127.0.0.1", 1, "a"), port("127.0.0.2", 1, "b")]).is_empty());
+    }
+
+    #[test]
+    fn a_kernel_setting_that_a_later_file_contradicts_is_named() {
+        let set = |value: &str| {
+            let claim = Claim::KernelSetting { name: "vm/x".into(), value: value.into(), path: "/etc/sysctl.d/60-soc.conf".into() };
+            (ResourceId::new("sysctl", "vm.x"), claim)
+        };
+        let line = |path: &str| {
+            let path = format!("/etc/sysctl.d/{path}");
+            (ResourceId::new("copy", &path), Claim::KernelLine { name: "vm/x".into(), value: "0".into(), path })
+        };
+        let problems = cross_check(&[set("1"), line("99-y.conf")]);
+        assert!(problems.len() == 1 && problems[0].starts_with("sysctl[vm.x]: ") && problems[0].contains("copy[/etc/sysctl.d/99-y.conf]"));
+        assert!(cross_check(&[set("0"), line("99-y.conf")]).is_empty() && cross_check(&[set("1"), line("10-y.conf")]).is_empty());
     }
 
     #[test]

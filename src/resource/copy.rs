@@ -12,6 +12,7 @@ use crate::resource::directory::DirectoryResource;
 use crate::resource::managed::{Body, ManagedFile, remove_file};
 use crate::resource::observe::{Question, View};
 use crate::resource::plan::{Plan, Undecided};
+use crate::resource::sysctl::boot;
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Resource, ResourceId, Severity};
 use crate::secret::{SecretName, Text};
 
@@ -228,6 +229,15 @@ impl Resource for FileResource {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        self.file.iter().map(|_| Claim::Path(self.path.clone())).collect()
+        let Some(file) = &self.file else { return Vec::new() };
+        let mut claims = vec![Claim::Path(self.path.clone())];
+        if let Body::Text(text) = &file.body
+            && boot::is_read(&self.path)
+            && let Some(text) = text.as_plain()
+        {
+            let line = |(name, value)| Claim::KernelLine { name, value, path: self.path.clone() };
+            claims.extend(boot::lines(&text).into_iter().map(line));
+        }
+        claims
     }
 }

@@ -17,6 +17,9 @@ use crate::shell::Script;
 pub const FILE: &str = "/etc/docker/daemon.json";
 /// SHA-256 of the configuration that the running daemon was started with.
 const APPLIED: &str = "/var/lib/soc-provision/docker/applied";
+/// Where whoever may write is as good as root.
+const SOCKET: &str = "/run/docker.sock";
+const UNIT: &str = "docker.service";
 /// Keys that dockerd takes over on SIGHUP (its documentation, "configuration reload behavior").
 const RELOADABLE: &[&str] = &[
     "authorization-plugins",
@@ -158,6 +161,8 @@ impl Resource for DockerDaemon {
 
     fn questions(&self, _facts: &Facts) -> Vec<Question> {
         let mut out = vec![
+            Question::Path(SOCKET.to_owned()),
+            Question::Unit(UNIT.to_owned()),
             Question::Digest(FILE.to_owned()),
             Question::Content(FILE.to_owned()),
             Question::Content(APPLIED.to_owned()),
@@ -211,10 +216,15 @@ impl Resource for DockerDaemon {
                 }
             }
         }
+        // Of a daemon that is still to come there is nothing to say yet.
+        let lax = match Self::lax(view) {
+            Err(Undecided::After(_)) => Plan::in_sync(),
+            known => known?,
+        };
         if plan.changes.is_empty() {
-            return Ok(plan);
+            return Ok(plan.and(lax));
         }
-        let plan = plan.step(self.swap(old, reload)).effect(Effect::Path(FILE.to_owned()));
+        let plan = plan.and(lax).step(self.swap(old, reload)).effect(Effect::Path(FILE.to_owned()));
         Ok(if reload { plan } else { plan.effect(Effect::Docker).effect(Effect::Unit("docker.service".to_owned())) })
     }
 
@@ -228,6 +238,22 @@ impl Resource for DockerDaemon {
 }
 
 impl DockerDaemon {
+    /// The daemon's socket open to everybody, who then is root; a daemon that the next boot leaves out.
+    fn lax(view: &View<'_>) -> Result<Plan, Undecided> {
+        let mut plan = Plan::in_sync();
+        if let Some(socket) = view.path(SOCKET)?.filter(|socket| socket.mode & 0o007 != 0) {
+            let (is, wanted) = (format!("{:04o}", socket.mode), format!("{:04o}", socket.mode & !0o007));
+            let step = Step::new(format!("close {SOCKET}"), Script::sh("chmod o= -- {}\n", &[SOCKET]));
+            plan = plan.change(Change::of(format!("{SOCKET} mode"), is, wanted)).step(step).effect(Effect::Path(SOCKET.to_owned()));
+        }
+        if view.unit(UNIT)?.is_some_and(|unit| matches!(unit.file.as_str(), "disabled" | "masked" | "masked-runtime")) {
+            let enable = Script::sh("systemctl unmask -- {} 2>/dev/null; systemctl enable --quiet -- {} docker.socket\n", &[UNIT, UNIT]);
+            plan = plan.change(Change::of("started at boot", "no", "yes")).step(Step::new(format!("enable {UNIT}"), enable));
+            plan = plan.effect(Effect::Unit(UNIT.to_owned()));
+        }
+        Ok(plan)
+    }
+
     /// What the daemon itself says that is not as configured, in words.
     fn running_differs(&self, info: &Value) -> Vec<String> {
         let mut out = Vec::new();
@@ -246,6 +272,44 @@ impl DockerDaemon {
             out.push("no-new-privileges is not as configured".to_owned());
         }
         out
+    }
+}
+
+/// No daemon's configuration, on a host that Docker leaves. What is in its data directory stays.
+#[derive(Debug)]
+pub struct AbsentDaemon;
+
+impl Resource for AbsentDaemon {
+    fn id(&self) -> ResourceId {
+        ResourceId::new("docker_daemon", FILE)
+    }
+
+    fn questions(&self, _facts: &Facts) -> Vec<Question> {
+        vec![Question::Path(FILE.to_owned()), Question::Containers]
+    }
+
+    fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
+        // Stacks that go before it in the same run take their containers with them.
+        if let Some(id) = view.pending(|effect| matches!(effect, Effect::Project(_))) {
+            return Err(Undecided::After(id.clone()));
+        }
+        let name = |inspect: &Value| inspect.get("Name").and_then(Value::as_str).unwrap_or("?").trim_start_matches('/').to_owned();
+        let names: Vec<String> = view.containers()?.iter().map(name).collect();
+        if !names.is_empty() {
+            return Err(Undecided::Refused(format!(
+                "Docker is not taken away while it has containers ({}): remove their stacks first (`compose_stack` with `state: absent`)",
+                names.join(", ")
+            )));
+        }
+        if view.path(FILE)?.is_none() {
+            return Ok(Plan::in_sync());
+        }
+        let step = Step::new(format!("remove {FILE}"), Script::sh("rm -f -- {} {} || exit 1\n", &[FILE, APPLIED]));
+        Ok(Plan::in_sync().change(Change::remove("file", FILE)).step(step).effect(Effect::Path(FILE.to_owned())))
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Security
     }
 }
 

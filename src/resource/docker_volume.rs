@@ -51,6 +51,13 @@ impl Kind for DockerVolume {
     }
 }
 
+/// An option of a volume that is not declared: it may lead to any directory of the host.
+fn extra(found: &Value, declared: &std::collections::BTreeMap<String, String>) -> Option<(String, String)> {
+    let options = found.get("Options").and_then(Value::as_object)?;
+    let (key, value) = options.iter().find(|(key, _)| !declared.contains_key(*key))?;
+    Some((key.clone(), value.as_str().unwrap_or_default().to_owned()))
+}
+
 impl Resource for DockerVolume {
     fn id(&self) -> ResourceId {
         ResourceId::new(Self::NAME, &self.name)
@@ -89,7 +96,10 @@ impl Resource for DockerVolume {
                 let difference = match different {
                     _ if driver != self.driver => format!("its driver is `{driver}`, not `{}`", self.driver),
                     Some((key, value)) => format!("its option `{key}` is `{}`, not `{value}`", option(key)),
-                    None => return Ok(Plan::in_sync()),
+                    None => match extra(found, &self.options) {
+                        Some((key, value)) => format!("it has the option `{key}={value}`, which nobody declared"),
+                        None => return Ok(Plan::in_sync()),
+                    },
                 };
                 Err(Undecided::Refused(format!(
                     "volume `{}` exists and {difference}; a volume cannot be changed without losing its data: back it up, remove it, apply, restore",

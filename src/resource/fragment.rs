@@ -91,7 +91,8 @@ impl Write<'_> {
                 &[fingerprint.as_str(), &secret_record(self.path)],
             );
         }
-        script.then("mv -fT -- \"$t\" \"$p\" || f 1\n", &[])
+        // Something mounted over the file hides it, and cannot be renamed over.
+        script.then("if mountpoint -q -- \"$p\" 2>/dev/null; then umount -- \"$p\" || f 1; fi\nmv -fT -- \"$t\" \"$p\" || f 1\n", &[])
     }
 
     fn precondition(&self) -> Script {
@@ -162,7 +163,8 @@ pub fn attributes(path: &str, owner: Option<&str>, group: Option<&str>, mode: Op
         (None, None) => {}
     }
     if let Some(mode) = mode {
-        script = script.then("chmod -- {} \"$p\" || exit 1\n", &[&octal(mode)]);
+        // With five digits and more chmod takes away a directory's set-id bits too.
+        script = script.then("chmod -- {} \"$p\" || exit 1\n", &[&format!("0{}", octal(mode))]);
     }
     script
 }

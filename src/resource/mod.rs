@@ -103,6 +103,12 @@ pub trait Resource: fmt::Debug + Send + Sync {
     /// What must be read from the host before [`Resource::plan`] can decide.
     fn questions(&self, facts: &Facts) -> Vec<Question>;
 
+    /// What only drift asks besides, and `drift --fix`: too dear for every run. `plan` sees the
+    /// answers by [`View::asked`].
+    fn drift_questions(&self, _facts: &Facts) -> Vec<Question> {
+        Vec::new()
+    }
+
     /// What to change, given what was read. Changes for people and steps for the host are made
     /// here together, so that they cannot disagree.
     ///
@@ -186,6 +192,10 @@ pub enum Claim {
     NftTable(String),
     /// A systemd timer.
     Timer(String),
+    /// A kernel setting's value, and the file that sets it at boot.
+    KernelSetting { name: String, value: String, path: String },
+    /// A line of a file in `sysctl.d` that is declared whole.
+    KernelLine { name: String, value: String, path: String },
     /// A reservation on the host, for preflight: CPUs in thousandths, memory in bytes.
     Reservation { owner: String, milli_cpus: u64, memory: u64 },
     /// A limit of memory in bytes, for preflight: it may exceed what the host has.

@@ -456,6 +456,18 @@ impl<'a> View<'a> {
         expect!(self, Question::Listening, Answer::Line)
     }
 
+    /// What a question that only drift asks was answered; `None` where it was not asked, or where
+    /// something earlier in the run is going to change the answer.
+    ///
+    /// # Errors
+    /// As [`View::path`].
+    pub fn asked(&self, question: &Question) -> Result<Option<&'a RawOutput>, Undecided> {
+        if self.observations.get(question).is_none() {
+            return Ok(None);
+        }
+        self.raw(question).map(Some)
+    }
+
     /// What a raw probe printed; the key and the script are those of the question.
     ///
     /// # Errors

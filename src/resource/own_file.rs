@@ -83,7 +83,7 @@ impl OwnFile {
         )
         .payload(&Text::plain(&self.content))
         .then(
-            "; } >\"$t\" && chmod {} \"$t\" && chown 0:0 \"$t\" && sync \"$t\" && mv -fT -- \"$t\" \"$f\" || exit 1\n",
+            "; } >\"$t\" && chmod {} \"$t\" && chown 0:0 \"$t\" && sync \"$t\" && { ! mountpoint -q \"$f\" 2>/dev/null || umount \"$f\"; } && mv -fT -- \"$t\" \"$f\" || exit 1\n",
             &[&format!("{:04o}", self.mode)],
         )
     }

@@ -250,6 +250,12 @@ impl Package {
         Ok(newer.map(|candidate| Change::of(field, version(installed), candidate)))
     }
 
+    /// What only drift asks: whether files of the packages are as the packages brought them.
+    fn altered(&self) -> Option<Question> {
+        let names: Vec<&str> = self.wanted.iter().map(|wanted| wanted.name.as_str()).collect();
+        (self.spec.state != State::Absent && !names.is_empty()).then(|| verify::of_packages(&names))
+    }
+
     /// How old the lists are, if they are too old.
     fn stale(&self, view: &View<'_>) -> Result<Option<Change>, Undecided> {
         let Some(question) = self.age() else { return Ok(None) };
@@ -315,6 +321,10 @@ impl Resource for Package {
         names.chain(self.age()).chain(self.policy()).chain(self.held()).collect()
     }
 
+    fn drift_questions(&self, _: &Facts) -> Vec<Question> {
+        self.altered().into_iter().collect()
+    }
+
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
         if view.facts.text("ansible_pkg_mgr") == "unknown" {
             return Err(Undecided::Refused("the host has no apt: only Debian and its relatives are supported".to_owned()));
@@ -324,6 +334,14 @@ impl Resource for Package {
             if let Some(change) = self.change(wanted, view.package(&wanted.name)?, view)? {
                 plan = plan.change(change).effect(Effect::Package(wanted.name.clone()));
             }
+        }
+        // What is installed anew anyway is not installed once more.
+        let altered = if plan.changes.is_empty() { self.altered() } else { None };
+        if let Some(told) = altered.map(|question| view.asked(&question)).transpose()?.flatten()
+            && !told.stdout.trim().is_empty()
+        {
+            let effects = self.wanted.iter().map(|wanted| Effect::Package(wanted.name.clone()));
+            return Ok(effects.fold(verify::plan(&told.stdout), Plan::effect));
         }
         // Old lists are no reason to act by themselves, unless lists or the latest are asked for.
         let stale = self.stale(view)?;
@@ -345,6 +363,9 @@ impl Resource for Package {
         Ok(plan.step(step.deadline(DEADLINE).surviving()))
     }
 }
+
+#[path = "package/verify.rs"]
+pub(super) mod verify;
 
 #[cfg(test)]
 #[path = "package/tests.rs"]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::resource::ResourceId;
+use crate::resource::{ResourceId, Severity};
 use crate::secret::Text;
 use crate::shell::Script;
 
@@ -23,6 +23,8 @@ pub struct Plan {
     pub effects: Vec<Effect>,
     /// Said in every plan, changed or not: exceptions, warnings.
     pub notes: Vec<String>,
+    /// How bad what differs is, where it is worse than the kind's own severity.
+    pub severity: Option<Severity>,
     /// A `command` without `creates`, `unless` or `onlyif`: shown as not checkable, never in sync.
     pub unchecked: bool,
 }
@@ -71,6 +73,7 @@ impl Plan {
         self.guard = self.guard.or(other.guard);
         self.effects.extend(other.effects);
         self.notes.extend(other.notes);
+        self.severity = self.severity.into_iter().chain(other.severity).min();
         self.unchecked |= other.unchecked;
         self
     }

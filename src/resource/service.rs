@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::facts::Facts;
 use crate::resource::argument::check_name;
 use crate::resource::observe::{Question, UnitState, View};
+use crate::resource::package::verify;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Kind, Resource, ResourceId, Severity};
 use crate::shell::Script;
@@ -192,6 +193,10 @@ impl Resource for Service {
         vec![Question::Unit(self.unit.clone())]
     }
 
+    fn drift_questions(&self, _: &Facts) -> Vec<Question> {
+        vec![verify::of_unit(&self.unit)]
+    }
+
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
         let Some(seen) = view.unit(&self.unit)? else {
             let off = matches!(self.spec.state, None | Some(RunState::Stopped))
@@ -241,6 +246,9 @@ impl Resource for Service {
             plan.steps.insert(0, daemon_reload());
         } else if seen.needs_reload {
             plan = plan.change(Change::of("unit file", "changed on disk", "read")).step(daemon_reload());
+        }
+        if let Some(told) = view.asked(&verify::of_unit(&self.unit))? {
+            plan = verify::plan(&told.stdout).and(plan);
         }
         Ok(if plan.steps.is_empty() { plan } else { plan.effect(Effect::Unit(self.unit.clone())) })
     }

@@ -4,7 +4,7 @@
 //! setting. A network setting that can cut the controller off is guarded: changed at run time,
 //! confirmed by a new login, and only then written to its file.
 
-mod boot;
+pub(super) mod boot;
 
 use std::time::Duration;
 
@@ -216,7 +216,12 @@ impl Resource for Setting {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        self.file.iter().chain(&self.late_file).map(|file| Claim::Path(file.path.clone())).collect()
+        let setting = self.value.iter().map(|value| Claim::KernelSetting {
+            name: boot::dotted(&self.name),
+            value: value.clone(),
+            path: self.path.clone(),
+        });
+        self.file.iter().chain(&self.late_file).map(|file| Claim::Path(file.path.clone())).chain(setting).collect()
     }
 }
 

@@ -204,6 +204,41 @@ impl User {
         Ok(Plan::in_sync().change(change).step(self.set_password(view, hash)?))
     }
 
+    /// What only drift asks: whether an account that is declared without a password has one by now.
+    /// Prints `created` if this tool made it without one, `set` if it has one.
+    fn by_hand_question(&self) -> Option<Question> {
+        let script =
+            Script::sh("l=$(getent shadow -- {}); h=${l#*:}; h=${h%%:*}; [ -r {} ] && echo created\n", &[&self.name, &self.made()])
+                .then("case $h in '$'* | [./A-Za-z0-9]*) echo set ;; esac; :\n", &[]);
+        (self.password_hash.is_none() && self.state == Presence::Present)
+            .then(|| Question::Raw { key: format!("password-by-hand:{}", self.name), script })
+    }
+
+    /// The record of an account that was made without a password.
+    fn made(&self) -> String {
+        secret_record(&format!("made:{}", self.name))
+    }
+
+    /// A password on an account that was made without one, or that is for no login at all.
+    fn password_by_hand(&self, view: &View<'_>, seen: &UserState) -> Result<Plan, Undecided> {
+        let told = self.by_hand_question().map(|question| view.asked(&question)).transpose()?.flatten();
+        let told: Vec<&str> = told.map(|output| output.stdout.lines().collect()).unwrap_or_default();
+        let shell = self.shell.as_deref().unwrap_or(&seen.shell);
+        let no_login = self.system || ["/nologin", "/false"].iter().any(|end| shell.ends_with(end));
+        if !told.contains(&"set") || !(no_login || told.contains(&"created")) {
+            return Ok(Plan::in_sync());
+        }
+        if !no_login {
+            // Somebody may log in, or become root, with it: the way back is not the tool's to choose.
+            return Err(Undecided::Refused(format!(
+                "`{}` was made without a password and has one by now: declare it as `password_hash`, or lock it (`passwd -l`)",
+                self.name
+            )));
+        }
+        let step = Step::new(format!("take the password of {} away", self.name), Script::sh("usermod -p '!' -- {}\n", &[&self.name]));
+        Ok(Plan::in_sync().change(Change::of("password", "set by hand", "none, as it was made")).step(step))
+    }
+
     fn create(&self, view: &View<'_>) -> Result<Plan, Undecided> {
         let mut script = Script::sh(if self.create_home { "useradd -m" } else { "useradd -M" }, &[]);
         let mut plan = Plan::in_sync().change(Change::add("user", &self.name));
@@ -226,7 +261,11 @@ impl User {
                 plan = plan.change(Change::add(field, value));
             }
         }
-        Ok(plan.step(Step::new(format!("add user {}", self.name), script.then(" -- {}\n", &[&self.name]))).and(self.password(view, true)?))
+        script = script.then(" -- {} || exit $?\n", &[&self.name]);
+        if self.password_hash.is_none() {
+            script = script.then("umask 077; mkdir -p {} && : >{}\n", &[SECRET_RECORDS, &self.made()]);
+        }
+        Ok(plan.step(Step::new(format!("add user {}", self.name), script)).and(self.password(view, true)?))
     }
 
     fn modify(&self, view: &View<'_>, seen: &UserState) -> Result<Plan, Undecided> {
@@ -267,7 +306,7 @@ impl User {
         if !plan.changes.is_empty() {
             plan = plan.step(Step::new(format!("change user {}", self.name), script.then(" -- {}\n", &[&self.name])));
         }
-        Ok(plan.and(self.password(view, false)?))
+        Ok(plan.and(self.password(view, false)?).and(self.password_by_hand(view, seen)?))
     }
 
     /// Groups that neither are there nor may come with something earlier in the run.
@@ -298,12 +337,18 @@ impl Resource for User {
         std::iter::once(Question::User(self.name.clone())).chain(groups).chain(self.password_question()).collect()
     }
 
+    fn drift_questions(&self, _: &Facts) -> Vec<Question> {
+        self.by_hand_question().into_iter().collect()
+    }
+
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
         let seen = view.user(&self.name)?;
         let plan = match (self.state, seen) {
             (Presence::Absent, None) => return Ok(Plan::in_sync()),
             (Presence::Absent, Some(seen)) => {
-                let script = Script::sh(if self.remove { "userdel -r -- {}\n" } else { "userdel -- {}\n" }, &[&self.name]);
+                let remove =
+                    if self.remove { "userdel -r -- {} || exit $?\nrm -f -- {}\n" } else { "userdel -- {} || exit $?\nrm -f -- {}\n" };
+                let script = Script::sh(remove, &[&self.name, &self.made()]);
                 let plan = Plan::in_sync().change(Change::remove("user", &self.name));
                 let plan = if self.remove { plan.change(Change::remove("home", &seen.home)) } else { plan };
                 plan.step(Step::new(format!("remove user {}", self.name), script))

@@ -49,6 +49,13 @@ const PLAY: &str = "
                   reservations: {cpus: '0.05', memory: 8M}
 ";
 
+const GONE: &str = "
+- hosts: h1
+  tasks:
+    - audit_rules: {name: docker, state: absent}
+    - apparmor_profile: {name: docker-waf, state: absent}
+";
+
 const VALUE: &str = "a-value-for-uid-1000";
 
 /// What must hold of the running container and its host, each a script that prints what is wanted.
@@ -111,4 +118,20 @@ fn a_confined_container_is_confined_and_stays_so_over_a_power_cut() {
     let after = run("apply", &["--format", "json"]).ok().json();
     assert_eq!(recap(&after, "h1", "changed"), 0, "{after:#}");
     assert_eq!(run("drift", &[]).code, 0);
+    gone_without_a_trace(&lab, &project);
+}
+
+/// What only a real kernel has is taken away, and is gone from the kernel too: refused while a
+/// container runs under it.
+fn gone_without_a_trace(lab: &Lab, project: &Project) {
+    project.write("playbooks/gone.yml", GONE);
+    let inventory = lab.inventory();
+    let run = || soc(project.dir.path(), &["apply", "gone.yml", "-i", inventory.to_str().unwrap(), "-T", "60", "--format", "json"]);
+    let refused = run();
+    assert!(refused.code != 0 && refused.all().contains("is in use by container `confined-web-1`"), "{}", refused.all());
+    lab.sh("h1", "docker stop -t 5 confined-web-1");
+    run().ok();
+    assert_eq!(recap(&run().ok().json(), "h1", "changed"), 0);
+    let left = "ls /etc/apparmor.d/docker-waf /etc/audit/rules.d/50-soc-docker.rules 2>/dev/null; grep -c '^docker-waf ' /sys/kernel/security/apparmor/profiles; auditctl -l | grep -c -- '-k docker'; :";
+    assert_eq!(lab.sh("h1", left), "0\n0");
 }

@@ -35,7 +35,8 @@ const NETWORKS: &str = "docker network ls --format '{{.Name}} {{.Label \"com.doc
 const VOLUMES: &str = "docker volume ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
 
 /// `u NAME UID SHELL HOME PASSWORD`, with `locked`, `set` or `none` for the password; `g GROUP NAME`
-/// for members of groups that are as good as root.
+/// for members of groups that are as good as root, `p GROUP NAME` for those whose first group it
+/// is; `f PATH MODE OWNER` for a file of accounts that others than root may change, or read hashes in.
 const USERS: &str = r#"[ -r /etc/shadow ] || exit 9
 p=$(while IFS=: read -r n h x; do case $h in '') k=none ;; '!'* | '*'*) k=locked ;; *) k=set ;; esac; printf ' %s=%s ' "$n" $k; done </etc/shadow)
 while IFS=: read -r n x u g c h s; do
@@ -46,7 +47,14 @@ done </etc/passwd
 while IFS=: read -r n x g m; do
   case $n in root | sudo | wheel | admin | docker | lxd | disk | shadow | kmem) ;; *) continue ;; esac
   IFS=,; for one in $m; do printf 'g %s %s\n' "$n" "$one"; done; unset IFS
+  while IFS=: read -r u x i q c; do [ "$q" != "$g" ] || [ "$u" = root ] || printf 'p %s %s\n' "$n" "$u"; done </etc/passwd
 done </etc/group
+for f in /etc/passwd /etc/group /etc/shadow /etc/gshadow; do
+  [ -e "$f" ] || continue
+  set -- $(stat -c '%a %U' "$f"); m=$((0$1))
+  case $f in *shadow) w=$((m & 037)) ;; *) w=$((m & 022)) ;; esac
+  [ $w = 0 ] && [ "$2" = root ] || printf 'f %s %s %s\n' "$f" "$1" "$2"
+done
 :
 "#;
 
@@ -131,7 +139,11 @@ const PACKAGE_CONFIG: &str = r#"{
 "#;
 
 const STARTUP: &str = r#"set --
-for f in /etc/init.d/* /etc/rc.local /etc/profile.d/* /etc/ld.so.preload /etc/ld.so.conf.d/* /etc/udev/rules.d/* /etc/modules-load.d/* \
+for f in /etc/init.d/* /etc/rc.local /etc/profile.d/* /etc/ld.so.preload /etc/systemd/*.conf.d/* \
+  /run/systemd/*.conf.d/* /usr/lib/systemd/*.conf.d/* /usr/lib/systemd/*-generators/* /usr/lib/systemd/system-shutdown/* /usr/lib/systemd/system-sleep/* \
+  /run/udev/rules.d/* /usr/lib/udev/rules.d/* /usr/lib/tmpfiles.d/* /usr/lib/modprobe.d/* /run/modprobe.d/* /usr/lib/modules-load.d/* \
+  /run/modules-load.d/* /etc/polkit-1/rules.d/* /usr/share/polkit-1/rules.d/* /etc/dbus-1/system.d/* /usr/share/dbus-1/system.d/* \
+  /usr/share/dbus-1/system-services/* /etc/ld.so.conf.d/* /etc/udev/rules.d/* /etc/modules-load.d/* \
   /etc/modprobe.d/* /etc/pam.d/* /etc/update-motd.d/* /etc/network/if-*.d/* /etc/NetworkManager/dispatcher.d/* /etc/dhcp/dhclient-*.d/* \
   /etc/environment.d/* /etc/binfmt.d/* /etc/tmpfiles.d/* /etc/logrotate.d/* /etc/kernel/*.d/* /etc/xdg/autostart/* \
   /etc/systemd/*-generators/* /usr/local/lib/systemd/*-generators/* /run/systemd/*-generators/* /etc/ssh/sshrc; do
@@ -139,8 +151,25 @@ for f in /etc/init.d/* /etc/rc.local /etc/profile.d/* /etc/ld.so.preload /etc/ld
   case $f in /etc/pam.d/common-*) continue ;; esac
   [ -f "$f" ] || [ -L "$f" ] && set -- "$@" "$f"
 done
+for f in $(homes | while read -r n h; do printf '%s ' "$h/.ssh/rc"; done); do [ -f "$f" ] && set -- "$@" "$f"; done
 list "$@"
+pam
+! grep -qE '^[[:space:]]*(export[[:space:]]+)?(LD_[A-Z]+|BASH_ENV|ENV|PYTHON[A-Z]+|PERL5[A-Z]+)=' /etc/environment 2>/dev/null || echo '! /etc/environment'
+[ ! -e /etc/profile ] || [ ! -e /usr/share/base-files/profile ] || cmp -s /etc/profile /usr/share/base-files/profile || echo '! /etc/profile'
 :
+"#;
+
+/// `pam` prints `! PATH` for each of PAM's common files in which there is a line that neither
+/// Debian's template nor a profile which is switched on has; how far a line jumps is left out.
+const PAM: &str = r#"norm() { sed 's/#.*//; s/[[:space:]]\{1,\}/ /g; s/^ //; s/ $//; s/=[0-9]\{1,\}/=end/g; /^$/d; /^\$/d'; }
+pam() {
+  for t in auth account password session session-noninteractive; do
+    f=/etc/pam.d/common-$t; k=${t%-noninteractive}
+    [ -f "$f" ] && [ -f "/var/lib/pam/$t" ] && [ -f "/usr/share/pam/common-$t" ] || continue
+    a=$({ sed -n "/^Module:/d; /pam_/s/^/$k /p" "/var/lib/pam/$t"; cat "/usr/share/pam/common-$t"; } | norm)
+    norm <"$f" | grep -vxFq -e "$a" && echo "! $f"
+  done
+}
 "#;
 
 /// Programs that give more than their caller has. A path: no package brought it. `p PATH`: a package
@@ -180,6 +209,21 @@ fi
 :
 "#;
 
+/// `r FAMILY TABLE CHAIN RULE` for each rule in the chains of Docker's tables to which Docker adds
+/// nothing but the way into its own.
+const RULES: &str = r#"for a in ip ip6; do
+  for c in 'filter INPUT' 'filter OUTPUT' 'filter DOCKER-USER' 'nat PREROUTING' 'nat INPUT' 'nat OUTPUT' 'mangle PREROUTING' 'mangle INPUT'; do
+    nft -s list chain $a $c 2>/dev/null | while IFS= read -r l; do
+      l=$(printf %s "$l" | tr -s '[:space:]' ' '); l=${l# }
+      case $l in '' | '#'* | 'table '* | 'chain '* | 'type '* | '}' | 'counter return' | 'return' | 'counter packets '*' return') continue ;; esac
+      case $l in *' jump DOCKER' | *' jump DOCKER-'* | 'jump DOCKER'*) continue ;; esac
+      printf 'r %s %s %s\n' "$a" "$c" "$l"
+    done
+  done
+done
+:
+"#;
+
 /// What must be asked about a place.
 pub(super) fn question(place: &Place) -> Question {
     let plain = |code: &'static str| Script::sh(SHARED, &[]).then(code, &[]);
@@ -196,12 +240,12 @@ pub(super) fn question(place: &Place) -> Question {
             let own = crate::secret::sha256(crate::engine::guard::BOOT_UNIT.as_bytes());
             Script::sh("set -- o; own={}\n", &[&own]).then(SHARED, &[]).then(UNITS, &[])
         }
-        Place::NftTables => Script::sh("command -v nft >/dev/null || exit 0; nft -j list tables", &[]),
+        Place::NftTables => Script::sh("command -v nft >/dev/null || exit 0; nft -j list tables || exit 1\n", &[]).then(RULES, &[]),
         Place::Sudoers => plain(SUDOERS),
         Place::Repositories => plain(REPOSITORIES),
         Place::PackageConfig => plain(PACKAGE_CONFIG),
         Place::Setuid => plain(SETUID),
-        Place::Startup => plain(STARTUP),
+        Place::Startup => plain(PAM).then(STARTUP, &[]),
         Place::Directory(path) => plain("").then(
             "[ -d {} ] || exit 0\nset -f; IFS=$nl\nlist $(find {} -mindepth 1 -maxdepth 8 ! -type d ! -name '.soc-*' -printf '%p\\0' | head -z -n 10000 | tr '\\1-\\37\\177' '?' | tr '\\0' '\\n')\n",
             &[path, path],

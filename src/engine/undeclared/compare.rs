@@ -25,11 +25,21 @@ pub(super) fn compare(place: &Place, answer: &Answer, claims: &[&Claim], login: 
         Place::Cron => file("cron", Severity::Security, "nobody declared this job"),
         Place::Timers => file("timer", Severity::Security, "nobody declared this timer"),
         Place::Units => file("systemd_unit", Severity::Security, "nobody declared this unit or drop-in"),
-        Place::NftTables => tables(&lines.join("\n"), claims),
+        Place::NftTables => {
+            let mut found = tables(lines.first().copied().unwrap_or_default(), claims);
+            found.extend(lines.iter().filter_map(|line| rule(line)));
+            found
+        }
         Place::Sudoers => file("sudoers", Severity::Security, "nobody declared this file"),
         Place::Repositories => file("repository", Severity::Security, "nobody declared this source, key or setting of apt"),
         Place::PackageConfig => file("package_config", Severity::Config, "it is not as its package brought it, and nobody declared it"),
-        Place::Startup => file("startup", Severity::Security, "code starts by this file, and nobody declared it"),
+        Place::Startup => {
+            let mut found = file("startup", Severity::Security, "code starts by this file, and nobody declared it");
+            let altered = lines.iter().filter_map(|line| line.strip_prefix("! ")).filter(|path| !is_claimed(path, claims));
+            let what = "it is not as the system made it: code that starts by itself may hang on it";
+            found.extend(altered.map(|path| item(place, "startup", path, Severity::Security, what, Target::None)));
+            found
+        }
         Place::Setuid => programs(&lines, claims),
         Place::Directory(_) => file("file", Severity::Config, "nobody declared this file"),
     }
@@ -38,6 +48,18 @@ pub(super) fn compare(place: &Place, answer: &Answer, claims: &[&Claim], login: 
 fn item(place: &Place, kind: &str, name: &str, severity: Severity, detail: &str, target: Target) -> Undeclared {
     let id = ResourceId::new(kind, printable(name));
     Undeclared { id, severity, detail: printable(detail), place: place.clone(), target }
+}
+
+/// Whether a path is some resource's.
+fn is_claimed(path: &str, claims: &[&Claim]) -> bool {
+    claims.iter().any(|claim| matches!(claim, Claim::Path(claimed) if claimed == path))
+}
+
+/// `r FAMILY TABLE CHAIN RULE`: a rule that somebody put into one of Docker's tables.
+fn rule(line: &str) -> Option<Undeclared> {
+    let name = line.strip_prefix("r ")?;
+    let what = "nobody declared this rule in a table of Docker's, whose other rules it may go before";
+    Some(item(&Place::NftTables, "nft_rule", name, Severity::Security, what, Target::None))
 }
 
 fn files(place: &Place, lines: &[&str], claims: &[&Claim], kind: &str, severity: Severity, what: &str) -> Vec<Undeclared> {
@@ -185,11 +207,17 @@ fn users(lines: &[&str], claims: &[&Claim], login: &Login) -> Vec<Undeclared> {
     }
     for line in lines {
         let words: Vec<&str> = line.split(' ').collect();
-        if let ["g", group, user] = words[..] {
+        if let ["f", path, mode, owner] = words[..] {
+            let detail = format!("mode {mode}, owner {owner}: others than root may change accounts in it, or read their hashes");
+            out.push(item(&Place::Users, "account_file", path, Severity::Security, &detail, Target::None));
+        }
+        if let [how @ ("g" | "p"), group, user] = words[..] {
             let wanted = claims.iter().any(|claim| matches!(claim, Claim::Member { user: u, group: g } if u == user && g == group));
             if !wanted && user != login.user && user != "root" && !logins.contains(&user) {
                 let detail = format!("`{user}` is in group `{group}`, which is as good as root: nobody declared it");
-                let target = Target::Member { user: user.to_owned(), group: group.to_owned() };
+                let member = Target::Member { user: user.to_owned(), group: group.to_owned() };
+                // Everybody has a first group: which it should be, nobody said.
+                let target = if how == "g" { member } else { Target::None };
                 out.push(item(&Place::Users, "group_member", &format!("{group}: {user}"), Severity::Security, &detail, target));
             }
         }

@@ -94,6 +94,7 @@ pub fn differences(
     differ("security_opt", list(options(inspect.pointer("/HostConfig/SecurityOpt"))), list(options(map.get("security_opt"))));
     differ("group_add", list(words(inspect.pointer("/HostConfig/GroupAdd"))), list(words(map.get("group_add"))));
     modes(map, inspect, &mut differ);
+    shares(map, inspect, &mut differ);
     differ("devices", list(host_devices(inspect)), list(declared_devices(map)));
     process(map, image, inspect, &mut differ);
     out.extend(environment(map, image, inspect));
@@ -169,6 +170,14 @@ fn options(value: Option<&Value>) -> BTreeSet<String> {
 
 fn list(items: BTreeSet<String>) -> String {
     if items.is_empty() { "none".to_owned() } else { items.into_iter().collect::<Vec<_>>().join(", ") }
+}
+
+/// Shares of what containers compete for, which `docker update` changes: nothing said is none.
+fn shares(map: &Map<String, Value>, inspect: &Value, differ: &mut impl FnMut(&str, String, String)) {
+    let or_none = |value: String| if value.is_empty() || value == "0" { "none".to_owned() } else { value };
+    for (key, pointer) in [("cpuset", "/HostConfig/CpusetCpus"), ("cpu_shares", "/HostConfig/CpuShares")] {
+        differ(key, or_none(text(inspect.pointer(pointer))), or_none(text(map.get(key))));
+    }
 }
 
 /// Namespaces that a container shares with the host.

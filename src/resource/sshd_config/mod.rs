@@ -7,7 +7,7 @@
 
 mod options;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -28,10 +28,23 @@ const PATH: &str = "/etc/ssh/sshd_config.d/10-soc-provision.conf";
 #[serde(deny_unknown_fields)]
 pub struct SshdConfig {
     /// Options by their names in `sshd_config(5)`; true and false stand for `yes` and `no`.
+    #[serde(default)]
     options: Map<String, Value>,
+    /// `absent` removes the drop-in: sshd goes by its other files again. It takes no `options`.
+    #[serde(default)]
+    state: State,
     /// Seconds that the host waits for the confirming login before it puts the old file back.
     #[serde(default = "guard_timeout")]
     guard_timeout: u64,
+}
+
+/// Whether the drop-in is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    #[default]
+    Present,
+    Absent,
 }
 
 fn guard_timeout() -> u64 {
@@ -46,15 +59,20 @@ sshd_config:
 ";
 
     fn build(self, _: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
-        if self.options.is_empty() {
+        let wanted = self.state == State::Present;
+        if wanted && self.options.is_empty() {
             return Err(BuildError::field("options", "names no option"));
+        }
+        if !wanted && !self.options.is_empty() {
+            return Err(BuildError::field("options", "cannot go with `state: absent`, which takes all of them away"));
         }
         if !(10..=3600).contains(&self.guard_timeout) {
             return Err(BuildError::field("guard_timeout", "must be from 10 to 3600 seconds"));
         }
-        let file = OwnFile::readable(PATH, options::render(&self.options)?);
+        // An empty drop-in is to sshd what none is: the probe and the validator need no other way.
+        let content = if wanted { options::render(&self.options)? } else { String::new() };
         let window = Duration::from_secs(self.guard_timeout);
-        Ok(vec![Box::new(SshdDropIn { file, keys: options::keys(&self.options), window })])
+        Ok(vec![Box::new(SshdDropIn { file: OwnFile::readable(PATH, content), keys: options::keys(&self.options), wanted, window })])
     }
 }
 
@@ -64,6 +82,7 @@ struct SshdDropIn {
     file: OwnFile,
     /// The options' names as `sshd -T` prints them.
     keys: Vec<String>,
+    wanted: bool,
     window: Duration,
 }
 
@@ -212,8 +231,42 @@ impl SshdDropIn {
             return Ok(vec![Change::of("sshd", "its configuration is invalid", "valid")]);
         };
         let shown = |effective: &Effective, key: &String| effective.get(key).map(|values| values.join(" ")).unwrap_or_default();
-        let changed = self.keys.iter().filter(|key| now.get(*key) != then.get(*key));
+        // What goes by removal is whatever the drop-in said.
+        let all: BTreeSet<&String> = if self.wanted { self.keys.iter().collect() } else { now.keys().chain(then.keys()).collect() };
+        let changed = all.into_iter().filter(|key| now.get(*key) != then.get(*key));
         Ok(changed.map(|key| Change::of(key, shown(now, key), shown(then, key))).collect())
+    }
+}
+
+impl SshdDropIn {
+    /// The way back to what sshd's other files say.
+    fn removal(&self, view: &View<'_>) -> Result<Plan, Undecided> {
+        if view.path(PATH)?.is_none() {
+            return Ok(Plan::in_sync());
+        }
+        let probed = Probed::parse(&view.raw(&self.question())?.stdout)?;
+        let mut plan = Plan::in_sync().change(Change::remove("file", PATH));
+        if probed.missing {
+            // Nothing runs that could be locked out of.
+            return Ok(plan.step(Step::new(format!("remove {PATH}"), self.file.remove())).effect(Effect::Path(PATH.to_owned())));
+        }
+        plan.changes.extend(self.effective_changes(&probed)?);
+        plan.steps.push(Step::new(format!("remove {PATH}"), self.file.remove()));
+        Ok(self.guarded(plan))
+    }
+
+    /// Completes a plan: validated before, reloaded after, undone unless a new login confirms it.
+    fn guarded(&self, mut plan: Plan) -> Plan {
+        plan.validate = Some(with_candidate(&self.file.content, VALIDATE));
+        plan.steps.push(Step::new("reload sshd", reload()));
+        plan.effects = vec![Effect::Path(PATH.to_owned()), Effect::Raw("sshd_config".to_owned())];
+        plan.guard = Some(Guard {
+            what: "sshd's configuration".to_owned(),
+            window: self.window,
+            kind: GuardKind::Files { paths: vec![PATH.to_owned()], reload: reload() },
+            hint: "check `Port`, `AllowUsers` and the authentication options against how you log in, or raise `guard_timeout`".to_owned(),
+        });
+        plan
     }
 }
 
@@ -229,6 +282,9 @@ impl Resource for SshdDropIn {
     }
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
+        if !self.wanted {
+            return self.removal(view);
+        }
         let probed = Probed::parse(&view.raw(&self.question())?.stdout)?;
         if probed.missing {
             view.package("openssh-server")?;
@@ -240,17 +296,8 @@ impl Resource for SshdDropIn {
         if plan.changes.is_empty() {
             return Ok(plan);
         }
-        plan.validate = Some(with_candidate(&self.file.content, VALIDATE));
         plan.steps.push(Step::new(format!("write {PATH}"), self.file.write(view)?));
-        plan.steps.push(Step::new("reload sshd", reload()));
-        plan.effects = vec![Effect::Path(PATH.to_owned()), Effect::Raw("sshd_config".to_owned())];
-        plan.guard = Some(Guard {
-            what: "sshd's configuration".to_owned(),
-            window: self.window,
-            kind: GuardKind::Files { paths: vec![PATH.to_owned()], reload: reload() },
-            hint: "check `Port`, `AllowUsers` and the authentication options against how you log in, or raise `guard_timeout`".to_owned(),
-        });
-        Ok(plan)
+        Ok(self.guarded(plan))
     }
 
     fn severity(&self) -> Severity {
@@ -258,7 +305,7 @@ impl Resource for SshdDropIn {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        vec![Claim::Path(PATH.to_owned())]
+        if self.wanted { vec![Claim::Path(PATH.to_owned())] } else { Vec::new() }
     }
 }
 

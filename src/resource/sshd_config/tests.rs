@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::resource::own_file::testing::{bare, plan, present, run};
-use crate::resource::source_text::testing::build;
+use crate::resource::source_text::testing::{build, refusal};
 
 fn resource(options: Value) -> Box<dyn Resource> {
     build::<SshdConfig>(serde_json::json!({ "options": options })).unwrap()
@@ -29,6 +29,18 @@ fn in_sync_by_effect_and_file() {
     let content = options::render(serde_json::json!({ "PermitRootLogin": "no" }).as_object().unwrap()).unwrap();
     present(&mut observed, PATH, 0o644, &content);
     assert!(plan(&*resource, &observed).unwrap().is_in_sync());
+}
+
+#[test]
+fn its_absence_is_guarded_and_says_what_becomes_of_the_options() {
+    let gone = build::<SshdConfig>(serde_json::json!({ "state": "absent" })).unwrap();
+    assert!(plan(&*gone, &bare(&*gone, OPTIONS)).unwrap().is_in_sync());
+    let mut observed = bare(&*gone, OPTIONS);
+    present(&mut observed, PATH, 0o644, "PermitRootLogin yes\n");
+    let planned = plan(&*gone, &observed).unwrap();
+    assert_eq!(planned.changes, [Change::remove("file", PATH), Change::of("permitrootlogin", "yes", "no")]);
+    assert!(planned.guard.is_some() && planned.validate.is_some());
+    assert!(refusal::<SshdConfig>(serde_json::json!({ "state": "absent", "options": { "Port": 22 } })).contains("cannot go with"));
 }
 
 #[test]
@@ -63,8 +75,12 @@ fn a_real_sshd_answers_the_probe() {
     assert_eq!(probed.section("then").unwrap()["maxauthtries"], ["2"]);
     assert_eq!(probed.section("ours").unwrap()["permitrootlogin"], ["without-password"]);
     assert!(!std::path::Path::new(PATH).exists(), "the probe writes nothing");
-    let drop_in =
-        SshdDropIn { file: OwnFile::readable(PATH, content.clone()), keys: vec!["maxauthtries".into()], window: Duration::from_secs(60) };
+    let drop_in = SshdDropIn {
+        file: OwnFile::readable(PATH, content.clone()),
+        keys: vec!["maxauthtries".into()],
+        wanted: true,
+        window: Duration::from_secs(60),
+    };
     assert_eq!(drop_in.effective_changes(&probed).unwrap(), [Change::of("maxauthtries", "6", "2")]);
     assert_eq!(run(&with_candidate(&content, VALIDATE)).0, 0);
     assert_ne!(run(&with_candidate("MaxAuthTries many\n", VALIDATE)).0, 0);

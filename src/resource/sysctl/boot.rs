@@ -19,9 +19,25 @@ pub(super) fn question() -> Question {
 }
 
 /// A name with its first separator a dot.
-fn dotted(name: &str) -> String {
+pub(in crate::resource) fn dotted(name: &str) -> String {
     let path = crate::resource::interview::sysctl_path(name);
     path.strip_prefix("/proc/sys/").unwrap_or(&path).to_owned()
+}
+
+/// The settings that a file's text names, with their values; patterns are none.
+pub(in crate::resource) fn lines(text: &str) -> Vec<(String, String)> {
+    let setting = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        let key = key.trim().trim_start_matches('-').trim();
+        let plain = !key.is_empty() && !key.starts_with(['#', ';']) && !key.contains(['*', '?', '[']);
+        plain.then(|| (dotted(key), value.split_whitespace().collect::<Vec<_>>().join(" ")))
+    };
+    text.lines().filter_map(setting).collect()
+}
+
+/// Whether systemd reads a path at boot as a file of kernel settings.
+pub(in crate::resource) fn is_read(path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(parent, name)| DIRECTORIES.contains(&parent) && name.strip_suffix(".conf").is_some())
 }
 
 /// The file that has its way with a setting, and the value in it. Patterns give way to names.

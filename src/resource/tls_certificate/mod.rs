@@ -65,7 +65,8 @@ pub struct TlsCertificate {
     key: Option<Text>,
     /// With `acme`: the front's state, as Traefik keeps it (`acme.json`).
     state_file: Option<String>,
-    /// `present` or `absent`.
+    /// `absent` removes key, certificate and, of an internal authority, its certificate; not with
+    /// `acme`, whose state is the front's.
     #[serde(default)]
     state: State,
 }
@@ -163,6 +164,10 @@ impl Kind for TlsCertificate {
             }
             Issuer::Acme => {
                 let missing = || BuildError::field("state_file", "`state_file` is missing: where does the front keep what it got?");
+                if !wanted {
+                    let text = "what the front keeps in its `state_file` is its own, and only looked at";
+                    return Err(BuildError::field("state", text).hint("take the task out; the file goes with the front's stack"));
+                }
                 let file = absolute("state_file", self.state_file.as_ref().ok_or_else(missing)?)?;
                 if let Some(address) = names.iter().find(|name| name.parse::<IpAddr>().is_ok()) {
                     return Err(BuildError::field("names", format!("`{address}` is an address, for which nobody issues by ACME")));

@@ -52,6 +52,7 @@ const AGENT: &[(&str, &str)] = &[("copy[/etc/soc/agent.conf]", "config")];
 const SECRET: &[(&str, &str)] = &[("secret[/etc/soc/agent.key]", "security")];
 const PROBE: &[(&str, &str)] = &[("systemd_unit[probe.service]", "availability")];
 const CRON: &[(&str, &str)] = &[("service[cron.service]", "availability")];
+const CRON_UNIT: &[(&str, &str)] = &[("service[cron.service]", "security"), ("package[acl*", "security")];
 const FIREWALL: &[(&str, &str)] = &[("firewall[inet soc_provision]", "security")];
 const MARTIANS: &[(&str, &str)] = &[("sysctl[net.ipv4.conf.all.log_martians]", "security")];
 const SSHD: &[(&str, &str)] = &[("sshd_config[/etc/ssh/sshd_config.d/10-soc-provision.conf]", "security")];
@@ -63,6 +64,28 @@ const PURGE: &[(&str, &str)] = &[("timer[soc-purge]", "availability")];
 macro_rules! stack {
     ($code:literal) => {
         concat!("cd /var/lib/soc-provision/stacks/mut && ", $code)
+    };
+}
+
+/// A file by which code starts by itself.
+macro_rules! starts {
+    ($dir:literal, $name:literal) => {
+        m(
+            concat!("a file in ", $dir),
+            concat!("mkdir -p ", $dir, " && echo '# x' >", $dir, "/", $name),
+            &[(concat!("startup[", $dir, "/", $name, "]"), "security")],
+        )
+    };
+}
+
+/// A drop-in of systemd's.
+macro_rules! dropin {
+    ($dir:literal) => {
+        m(
+            concat!("a drop-in in ", $dir),
+            concat!("mkdir -p ", $dir, " && printf '[Service]\nNice=1\n' >", $dir, "/evil.conf && systemctl daemon-reload"),
+            &[(concat!("systemd_unit[", $dir, "/evil.conf]"), "security")],
+        )
     };
 }
 
@@ -113,6 +136,9 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("a directory is made immutable", "chattr +i /srv/soc", &[("directory[/srv/soc]", "config")]),
     m("a directory is replaced by a link", "mv /srv/soc /srv/other && ln -s other /srv/soc", &[("directory[/srv/soc]", "config")])
         .by_hand("rm /srv/soc && mv /srv/other /srv/soc"),
+    m("another file is mounted over a file", "echo evil >/var/tmp/b && mount --bind /var/tmp/b /etc/soc/agent.conf", AGENT),
+    m("another file is mounted over a secret", "echo evil >/var/tmp/c && mount --bind /var/tmp/c /etc/soc/agent.key", SECRET),
+    m("a directory gets the setgid bit", "chmod g+s /srv/soc", &[("directory[/srv/soc]", "config")]),
     m("a link points elsewhere", "ln -sfn /etc/shadow /etc/soc/current", &[("file[/etc/soc/current]", "config")]),
     m("a link becomes a file", "rm /etc/soc/current && echo x >/etc/soc/current", &[("file[/etc/soc/current]", "config")]),
     m("a file that must not be there", "echo x >/srv/soc-old", &[("file[/srv/soc-old]", "config")]),
@@ -147,16 +173,22 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "mkdir -p /root/p/DEBIAN && printf 'Package: less\\nVersion: 600-1\\nArchitecture: all\\nMaintainer: x <x@example>\\nDescription: x\\n' >/root/p/DEBIAN/control && dpkg-deb -b /root/p /root/p.deb && dpkg -i --force-downgrade --force-hold /root/p.deb && rm -r /root/p /root/p.deb",
         &[("package[less]", "config")],
     ),
+    m("a packaged program is replaced", "cat /usr/bin/true >/usr/bin/less", &[("package[less]", "security")]),
+    m("a packaged program is altered and made immutable", "echo >>/usr/bin/lesspipe && chattr +i /usr/bin/lesspipe", &[("package[less]", "security")]),
+    m("a packaged program is deleted", "rm /usr/sbin/e2label", &[("package[acl*", "security")]),
     m("a forbidden package is installed", "apt-get -y install tree", &[("package[tree]", "config")]),
     // Services and units.
     m("a service is stopped", "systemctl stop cron", CRON),
     m("a service is disabled", "systemctl disable cron", CRON),
     m("a service is masked", "systemctl mask cron", CRON),
     m("a service is masked until the next boot", "systemctl mask --runtime cron", CRON),
-    m("a unit file changes and systemd has not read it", "echo '# x' >>/usr/lib/systemd/system/cron.service", CRON)
+    m("a unit file changes and systemd has not read it", "echo '# x' >>/usr/lib/systemd/system/cron.service", CRON_UNIT)
         .by_hand("sed -i '$d' /usr/lib/systemd/system/cron.service && systemctl daemon-reload")
         // Others make systemd read its files.
         .alone(),
+    m("a packaged unit file is altered and read", "sed -i 's/^Description=.*/Description=x/' /usr/lib/systemd/system/cron.service && systemctl daemon-reload", CRON_UNIT).alone(),
+    dropin!("/usr/lib/systemd/system/cron.service.d"),
+    dropin!("/etc/systemd/system/service.d"),
     m(
         "a drop-in changes what a service runs",
         "mkdir -p /etc/systemd/system/cron.service.d && printf '[Service]\\nExecStartPost=/bin/true\\n' >/etc/systemd/system/cron.service.d/evil.conf && systemctl daemon-reload && systemctl restart cron",
@@ -231,6 +263,10 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("a user joins docker's group", "gpasswd -a analyst docker", &[("group_member[docker: analyst]", "security")]),
     m("a user joins a group that is not declared", "gpasswd -a collector games", COLLECTOR),
     m("a user leaves a group", "gpasswd -d analyst adm", ANALYST),
+    m("a service user gets a password", "echo 'collector:another-pw' | chpasswd", COLLECTOR),
+    m("a user's first group is docker's", "usermod -g docker analyst", &[("group_member[docker: analyst]", "security")]).by_hand("usermod -g analyst analyst"),
+    m("accounts may be written by all", "chmod 0666 /etc/passwd", &[("account_file[/etc/passwd]", "security")]).by_hand("chmod 0644 /etc/passwd"),
+    m("hashes may be read by all", "chmod 0644 /etc/shadow", &[("account_file[/etc/shadow]", "security")]).by_hand("chmod 0640 /etc/shadow"),
     m("a user is deleted", "userdel collector", COLLECTOR),
     m("a group's number changes", "groupmod -g 3333 soc", &[("group[soc]", "config")]),
     m("a user's number changes", "usermod -u 3999 analyst", ANALYST),
@@ -250,6 +286,9 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "install -o analyst -g analyst -m 0600 /dev/null /home/analyst/.ssh/authorized_keys2 && echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAITwoTwoTwoTwoTwoTwoTwoTwoTwoTwoTwoTwoTwoTwo' >/home/analyst/.ssh/authorized_keys2",
         &[("authorized_key[analyst: ...TwoTwoTwoTwo]", "security")],
     ),
+    // sshd refuses the keys in it: the suite itself logs in by them.
+    m("keys may be written by all", "chmod 0666 /root/.ssh/authorized_keys", KEYS).alone(),
+    m("sshd's arguments are edited", "echo 'SSHD_OPTS=-oPermitRootLogin=yes' >>/etc/default/ssh", &[("package_config[/etc/default/ssh]", "config")]),
     m("a key is removed", "sed -i /analyst@laptop/d /root/.ssh/authorized_keys", KEYS),
     m("a key's options change", "sed -i 's/^restrict //' /root/.ssh/authorized_keys", KEYS),
     m("a sudo rule is edited", "chmod u+w /etc/sudoers.d/soc && echo '%soc ALL=(ALL) NOPASSWD: ALL' >>/etc/sudoers.d/soc && chmod u-w /etc/sudoers.d/soc", &[("sudoers[/etc/sudoers.d/soc]", "security")]),
@@ -310,6 +349,15 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     // Firewall.
     m("a rule is added to our table", "nft insert rule inet soc_provision input tcp dport 4444 accept", FIREWALL),
     m("a chain of our table is emptied", "nft flush chain inet soc_provision forward", FIREWALL),
+    m("our table lets in what no rule names", "nft chain inet soc_provision input '{ policy accept; }'", FIREWALL),
+    m("a rule in a table of Docker's", "iptables -I DOCKER-USER -p tcp --dport 1 -j ACCEPT", &[("nft_rule[ip filter DOCKER-USER*", "security")])
+        .by_hand("iptables -D DOCKER-USER -p tcp --dport 1 -j ACCEPT"),
+    m(
+        "a published port leads elsewhere",
+        "iptables -t nat -I PREROUTING -p tcp --dport 18080 -j REDIRECT --to-ports 4444",
+        &[("nft_rule[ip nat PREROUTING*", "security")],
+    )
+    .by_hand("iptables -t nat -D PREROUTING -p tcp --dport 18080 -j REDIRECT --to-ports 4444"),
     m("our table is deleted", "nft delete table inet soc_provision", FIREWALL),
     m("a table that nobody declared", "nft add table inet evil && nft add chain inet evil c '{ type filter hook input priority -300 ; }'", &[("nft_table[inet evil]", "security")]),
     m("the rules for the next boot are edited", "echo '# x' >>/etc/soc-provision/firewall.nft", FIREWALL),
@@ -321,6 +369,20 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("a program with capabilities", "cp /bin/dash /usr/local/bin/y && setcap cap_dac_override+ep /usr/local/bin/y", &[("setuid[/usr/local/bin/y]", "security")]),
     m("a library in every process", "echo libm.so.6 >/etc/ld.so.preload", &[("startup[/etc/ld.so.preload]", "security")]),
     m("a profile for every login", "echo : >/etc/profile.d/evil.sh", &[("startup[/etc/profile.d/evil.sh]", "security")]),
+    starts!("/root/.ssh", "rc"),
+    starts!("/etc/systemd/system.conf.d", "evil.conf"),
+    starts!("/usr/lib/systemd/system-generators", "evil"),
+    starts!("/usr/lib/systemd/system-shutdown", "evil"),
+    starts!("/run/udev/rules.d", "99-evil.rules"),
+    starts!("/usr/lib/udev/rules.d", "99-evil.rules"),
+    starts!("/usr/lib/tmpfiles.d", "evil.conf"),
+    starts!("/run/modprobe.d", "evil.conf"),
+    starts!("/etc/dbus-1/system.d", "evil.conf"),
+    m("the environment of every login", "cp -p /etc/environment /root/e; echo LD_PRELOAD=/x.so >>/etc/environment", &[("startup[/etc/environment]", "security")])
+        .by_hand("cp -p /root/e /etc/environment; rm /root/e"),
+    m("the profile of every login is edited", "echo : >>/etc/profile", &[("startup[/etc/profile]", "security")]).by_hand("sed -i '$d' /etc/profile"),
+    m("PAM lets everybody in", "sed -i '1i auth sufficient pam_permit.so' /etc/pam.d/common-auth", &[("startup[/etc/pam.d/common-auth]", "security")])
+        .by_hand("sed -i 1d /etc/pam.d/common-auth"),
     m("PAM is edited", "echo 'auth sufficient pam_permit.so' >>/etc/pam.d/su", &[("package_config[/etc/pam.d/su]", "security")]),
     m("a source of packages", "echo 'deb [trusted=yes] http://203.0.113.9/ x main' >/etc/apt/sources.list.d/evil.list", &[("repository[/etc/apt/sources.list.d/evil.list]", "security")]),
     m("a hook of apt", "echo 'DPkg::Post-Invoke {\"true\";};' >/etc/apt/apt.conf.d/99evil", &[("repository[/etc/apt/apt.conf.d/99evil]", "security")]),
@@ -329,6 +391,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         .by_hand("systemctl stop lsu"),
     // Docker's daemon.
     m("daemon.json is edited", "sed -i 's/10m/99m/' /etc/docker/daemon.json", DAEMON),
+    m("the daemon's socket is open to all", "chmod 0666 /run/docker.sock", DAEMON).also(&["compose_stack[mut]"]),
+    m("the daemon does not start at boot", "systemctl disable docker.service docker.socket", DAEMON).also(&["compose_stack[mut]"]),
     m("daemon.json is deleted", "rm /etc/docker/daemon.json", DAEMON),
     m(
         "the daemon runs with another configuration",
@@ -354,6 +418,16 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("more memory", "docker update --memory 128m --memory-swap 256m mut-web-1", STACK),
     m("more processors", "docker update --cpus 2 mut-web-1", STACK),
     m("more processes", "docker update --pids-limit 4000 mut-web-1", STACK),
+    m("other processors", "docker update --cpuset-cpus 0 mut-web-1", STACK),
+    m("a share of the processors", "docker update --cpu-shares 2 mut-web-1", STACK),
+    m(
+        "a volume leads to the host's files",
+        "docker rm -f mut-db-1 && docker volume rm soc-data && docker volume create -o type=none -o o=bind -o device=/etc soc-data",
+        &[("docker_volume[soc-data]", "config")],
+    )
+    .also(&["compose_stack[mut]"])
+    .by_hand("docker volume rm soc-data && docker volume create soc-data")
+    .alone(),
     m("another restart policy", "docker update --restart no mut-web-1", STACK),
     m("a network is taken away", "docker network disconnect mut_front mut-web-1", STACK),
     m("a network is added", "docker network connect bridge mut-db-1", STACK),
