@@ -80,8 +80,8 @@ kill_pid() { # FILE: SIGKILL, wait until it is gone, remove the file
   local pid
   while pid=$(live_pid "$1"); do
     kill -9 "$pid" 2>/dev/null || true
-    # a zombie of our own child has stopped running already
-    if grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null; then break; fi
+    # a zombie of our own child has stopped running already, once its other threads (which hold its files) are gone
+    if grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null && [ "$(ls "/proc/$pid/task" 2>/dev/null | wc -l)" -le 1 ]; then break; fi
     sleep 0.05
   done
   rm -f "$1"
