@@ -125,7 +125,8 @@ impl HostRun {
                 Outcome::Ok
             }
         };
-        if changed {
+        // What ran inside a guard's window is not run once more.
+        if changed && !self.handled.contains(&queued.task) {
             self.notified.extend(task.notify.iter().cloned());
         }
         self.report_task(&queued, outcome);

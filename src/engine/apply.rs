@@ -9,7 +9,7 @@ use crate::diagnostic::{Failure, FailureClass};
 use crate::engine::answers::{Queued, SentStep};
 use crate::engine::failure::step_failure;
 use crate::engine::host::{HostRun, session_failure};
-use crate::engine::plan::{self, Decision, Planner, TaskPlan};
+use crate::engine::plan::{self, Decision, TaskPlan};
 use crate::engine::program::{Step as Node, TaskIndex, tasks_in};
 use crate::engine::recover::Once;
 use crate::engine::{journal, survive};
@@ -167,13 +167,7 @@ impl HostRun {
         let observations = self.probe(tasks).await?;
         let mut pending = Pending::default();
         for &index in tasks {
-            let planner = Planner {
-                facts: &self.facts,
-                digests: &self.job.digests,
-                observations: &observations,
-                fix: self.job.fix,
-                remote: !self.target.local,
-            };
+            let planner = self.planner(&observations);
             let resources = &self.program.tasks[index].resources;
             let plan = resources.iter().map(|resource| planner.decide(resource.as_ref(), &mut pending)).collect();
             self.plans.insert(index, plan);
@@ -253,13 +247,7 @@ impl HostRun {
             let resource = &self.program.tasks[index].resources[position];
             let id = resource.id();
             let observations = self.probe(&[index]).await?;
-            let planner = Planner {
-                facts: &self.facts,
-                digests: &self.job.digests,
-                observations: &observations,
-                fix: self.job.fix,
-                remote: !self.target.local,
-            };
+            let planner = self.planner(&observations);
             let decision = planner.decide(resource.as_ref(), &mut Pending::default());
             let mut report = plan::resource_report(resource.as_ref(), &decision, &self.diffs);
             match decision {
@@ -311,6 +299,8 @@ impl HostRun {
             self.flush(queued).await?;
             return self.apply_guarded(queued.task, id, &guard, plan, &notify).await;
         }
+        // What comes after a guarded change of the same task is not in what its handlers saw.
+        self.handled.remove(&queued.task);
         let block = if ignore { self.session()?.new_block() } else { self.block };
         let mut first = Some(journal::before_step(&self.job.holder.run, id, &notify));
         if let (Some(validate), false) = (&plan.validate, self.validated.contains(&(queued.task, id.clone()))) {

@@ -129,7 +129,7 @@ mod tests {
     use crate::secret::Vault;
 
     fn guard(kind: GuardKind) -> Guard {
-        Guard { what: "sshd".into(), window: Duration::from_secs(30), kind, hint: String::new() }
+        Guard { what: "sshd".into(), window: Duration::from_secs(30), kind, handlers: true, hint: String::new() }
     }
 
     #[test]

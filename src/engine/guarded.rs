@@ -40,8 +40,12 @@ impl HostRun {
                 Err(_) => break,
             }
         }
-        let inside = self.guarded_handlers(task, notify).await;
-        self.confirm(&guard_id, guarded, inside.err()).await
+        let inside = if guarded.handlers { self.guarded_handlers(task, notify).await } else { Ok(()) };
+        self.confirm(&guard_id, guarded, inside.err()).await?;
+        if guarded.handlers {
+            self.handled.insert(task);
+        }
+        Ok(())
     }
 
     /// A step failed inside the window: the old state comes back at once, in a block of its own,

@@ -49,6 +49,8 @@ pub struct HostRun {
     pub recap: Recap,
     pub failure: Option<Failure>,
     pub(super) notified: BTreeSet<String>,
+    /// Tasks whose handlers ran inside their guard's window.
+    pub(super) handled: BTreeSet<TaskIndex>,
     pub(super) queue: VecDeque<Queued>,
     pub(super) block: u32,
     /// Something on the host was changed in this run.
@@ -107,6 +109,7 @@ impl HostRun {
             recap: Recap::default(),
             failure: None,
             notified: BTreeSet::new(),
+            handled: BTreeSet::new(),
             queue: VecDeque::new(),
             block: 0,
             changed: false,
@@ -294,15 +297,13 @@ impl HostRun {
         Ok(interview::parse(&questions, &nonce, &output.stdout))
     }
 
+    /// What this host's plans are made from, with these answers.
+    pub(super) fn planner<'a>(&'a self, observations: &'a Observations) -> Planner<'a> {
+        Planner { facts: &self.facts, digests: &self.job.digests, observations, fix: self.job.fix, remote: !self.target.local }
+    }
+
     pub(super) fn plan_all(&mut self) {
-        let planner = Planner {
-            facts: &self.facts,
-            digests: &self.job.digests,
-            observations: &self.observations,
-            fix: self.job.fix,
-            remote: !self.target.local,
-        };
-        self.plans = planner.all(&self.program);
+        self.plans = self.planner(&self.observations).all(&self.program);
         self.planned_at = Instant::now();
     }
 
@@ -327,14 +328,7 @@ impl HostRun {
     /// plans).
     #[must_use]
     pub fn planned(&self) -> Vec<(String, String)> {
-        let planner = Planner {
-            facts: &self.facts,
-            digests: &self.job.digests,
-            observations: &self.observations,
-            fix: self.job.fix,
-            remote: !self.target.local,
-        };
-        plan::digest(&planner, &self.program, &self.plans)
+        plan::digest(&self.planner(&self.observations), &self.program, &self.plans)
     }
 
     /// Whether the plan is exactly the saved one, if one is applied.

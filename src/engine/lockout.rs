@@ -193,7 +193,9 @@ fn network() -> Script {
 }
 
 fn files(what: &str, paths: Vec<String>, reload: Script, hint: &str) -> Guard {
-    Guard { what: what.to_owned(), window: WINDOW, kind: GuardKind::Files { paths, reload }, hint: hint.to_owned() }
+    // Accounts and rules are in effect once they are written; the others once something was restarted.
+    let handlers = [SSHD, WAY].contains(&hint);
+    Guard { what: what.to_owned(), window: WINDOW, kind: GuardKind::Files { paths, reload }, handlers, hint: hint.to_owned() }
 }
 
 /// Puts a unit back to running or stopped, enabled or disabled, as it was.
@@ -207,7 +209,7 @@ fn unit_guard(unit: &str) -> Guard {
         &[unit, unit, unit, unit, unit, unit, unit],
     );
     let kind = GuardKind::Runtime { save, revert, persist: nothing() };
-    Guard { what: format!("the unit `{unit}`"), window: WINDOW, kind, hint: WAY.to_owned() }
+    Guard { what: format!("the unit `{unit}`"), window: WINDOW, kind, handlers: true, hint: WAY.to_owned() }
 }
 
 /// Puts a home's owner and mode back, and its keys.
@@ -221,7 +223,7 @@ fn home_guard(home: &str) -> Guard {
         &[home, home, home, home],
     );
     let kind = GuardKind::Runtime { save, revert, persist: nothing() };
-    Guard { what: format!("the login user's home `{home}`"), window: WINDOW, kind, hint: ACCOUNT.to_owned() }
+    Guard { what: format!("the login user's home `{home}`"), window: WINDOW, kind, handlers: false, hint: ACCOUNT.to_owned() }
 }
 
 #[cfg(test)]

@@ -91,8 +91,7 @@ impl HostRun {
     /// If the host is lost, or what the resource asks for cannot be known or must not be done.
     pub async fn plan_alone(&self, resource: &dyn Resource) -> Result<Plan, Failure> {
         let observations = self.ask(&resource.questions(&self.facts)).await?;
-        let planner =
-            Planner { facts: &self.facts, digests: &self.job.digests, observations: &observations, fix: false, remote: !self.target.local };
+        let planner = Planner { fix: false, ..self.planner(&observations) };
         let refused = |reason: String| Failure::new(FailureClass::Refused, format!("{} was refused", resource.id())).because(reason);
         match planner.decide(resource, &mut Pending::default()) {
             Decision::Known(plan) => Ok(plan),

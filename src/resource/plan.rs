@@ -241,6 +241,8 @@ pub struct Guard {
     pub window: Duration,
     /// Which of the two kinds.
     pub kind: GuardKind,
+    /// Whether handlers that the change notifies make it take effect, and so run inside the window.
+    pub handlers: bool,
     /// What to do about it if it is reverted, for the message.
     pub hint: String,
 }

@@ -155,6 +155,7 @@ impl Setting {
                 revert: Script::sh("cat -- \"$GUARD\"/{} >{}\n", &[&saved, &proc]),
                 persist: persist.unwrap_or_default(),
             },
+            handlers: true,
             hint: format!("the host cannot be reached with {} = {}", self.name, self.value.as_deref().unwrap_or_default()),
         })
     }

@@ -313,6 +313,7 @@ impl FirewallResource {
             what: "firewall rules".to_owned(),
             window: self.window,
             kind: GuardKind::Runtime { save: host::save(), revert: host::revert(), persist: host::persist(files, wanted) },
+            handlers: true,
             hint: "list the address that you connect from in `ssh.from`, and sshd's port in `ssh.ports`, or raise `guard_timeout`"
                 .to_owned(),
         }

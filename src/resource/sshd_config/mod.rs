@@ -264,6 +264,7 @@ impl SshdDropIn {
             what: "sshd's configuration".to_owned(),
             window: self.window,
             kind: GuardKind::Files { paths: vec![PATH.to_owned()], reload: reload() },
+            handlers: true,
             hint: "check `Port`, `AllowUsers` and the authentication options against how you log in, or raise `guard_timeout`".to_owned(),
         });
         plan
