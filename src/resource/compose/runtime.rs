@@ -172,11 +172,12 @@ fn list(items: BTreeSet<String>) -> String {
     if items.is_empty() { "none".to_owned() } else { items.into_iter().collect::<Vec<_>>().join(", ") }
 }
 
-/// Shares of what containers compete for, which `docker update` changes: nothing said is none.
+/// Shares of what containers compete for, which `docker update` changes: nothing said is none, and so are no shares;
+/// a set of processors may well be `0`.
 fn shares(map: &Map<String, Value>, inspect: &Value, differ: &mut impl FnMut(&str, String, String)) {
-    let or_none = |value: String| if value.is_empty() || value == "0" { "none".to_owned() } else { value };
-    for (key, pointer) in [("cpuset", "/HostConfig/CpusetCpus"), ("cpu_shares", "/HostConfig/CpuShares")] {
-        differ(key, or_none(text(inspect.pointer(pointer))), or_none(text(map.get(key))));
+    for (key, pointer, nothing) in [("cpuset", "/HostConfig/CpusetCpus", ""), ("cpu_shares", "/HostConfig/CpuShares", "0")] {
+        let shown = |value: String| if value.is_empty() || value == nothing { "none".to_owned() } else { value };
+        differ(key, shown(text(inspect.pointer(pointer))), shown(text(map.get(key))));
     }
 }
 

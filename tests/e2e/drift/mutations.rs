@@ -418,6 +418,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("more memory", "docker update --memory 128m --memory-swap 256m mut-web-1", STACK),
     m("more processors", "docker update --cpus 2 mut-web-1", STACK),
     m("more processes", "docker update --pids-limit 4000 mut-web-1", STACK),
+    m("other processors", "docker update --cpuset-cpus 0 mut-web-1", STACK),
     m("a share of the processors", "docker update --cpu-shares 2 mut-web-1", STACK),
     m(
         "a volume leads to the host's files",
