@@ -27,23 +27,30 @@ struct Declared {
 
 impl Declared {
     fn of(role: &str) -> Self {
-        let tasks: Value =
-            serde_yaml::from_str(&std::fs::read_to_string(root().join(format!("roles/{role}/tasks/main.yml"))).unwrap()).unwrap();
+        let yaml = |file: String| -> Value { serde_yaml::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap() };
+        let tasks = yaml(format!("roles/{role}/tasks/main.yml"));
         let stack = tasks.as_array().unwrap().iter().find_map(|task| task.get("compose_stack")).expect("a compose_stack");
         let words = |key: &str| -> BTreeMap<String, String> {
             let map = stack[key].as_object().unwrap();
             map.iter().map(|(service, profile)| (service.clone(), profile.as_str().unwrap().to_owned())).collect()
         };
+        // In place, or as a variable of the role: `{{NAME}}`.
+        let exceptions = match stack["exceptions"].as_str() {
+            Some(name) => yaml(format!("roles/{role}/vars/main.yml"))[name.trim_matches(['{', '}'])].clone(),
+            None => stack["exceptions"].clone(),
+        };
         let excepted = |word: &str| -> BTreeSet<String> {
-            let all = stack["exceptions"].as_object().into_iter().flatten();
+            let all = exceptions.as_object().into_iter().flatten();
             let with = |one: &Value| one["allow"].as_array().unwrap().iter().any(|allowed| allowed == word);
             all.filter(|(_, one)| with(one)).map(|(service, _)| service.clone()).collect()
         };
         let without = |key: &str| -> BTreeSet<String> {
             words(key).into_iter().filter(|(_, profile)| profile == "unconfined").map(|(service, _)| service).collect()
         };
-        let (unconfined, unfiltered) = (excepted("apparmor-unconfined"), excepted("seccomp-unconfined"));
+        let (unconfined, mut unfiltered) = (excepted("apparmor-unconfined"), excepted("seccomp-unconfined"));
         assert_eq!((&unconfined, &unfiltered), (&without("apparmor"), &without("seccomp")), "{role}: exceptions are what is used");
+        // Docker filters nothing in a privileged container, whatever its profile.
+        unfiltered.extend(excepted("privileged"));
         Self { profiles: words("apparmor"), unconfined, unfiltered }
     }
 

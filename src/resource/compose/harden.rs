@@ -115,7 +115,10 @@ pub fn harden(model: &mut Model, level: Level, exceptions: &BTreeMap<String, Exc
         }
         overlay(service, level, &allowed, &mut used);
         if let Some(exception) = exception.filter(|_| level != Level::Off) {
-            notes.push(format!("exception: service `{name}` has {}: {}", exception.allow.join(", "), exception.reason));
+            // Whatever its profile: moby, oci/seccomp; `Seccomp: 0` in its processes.
+            let unfiltered =
+                if exception.allow.iter().any(|word| word == "privileged") { " (so Docker puts no seccomp filter on it)" } else { "" };
+            notes.push(format!("exception: service `{name}` has {}{unfiltered}: {}", exception.allow.join(", "), exception.reason));
             let idle = exception.allow.iter().filter(|allowed| !used.iter().any(|word| covers(allowed, word)));
             notes.extend(idle.map(|word| format!("exception `{word}` of service `{name}` is not needed")));
         }
