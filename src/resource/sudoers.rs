@@ -93,7 +93,7 @@ impl SudoersFile {
             what: "sudo's rules".to_owned(),
             window: self.window,
             kind: GuardKind::Files { paths: vec![self.file.path.clone()], reload: Script::sh(":\n", &[]) },
-            handlers: false,
+            handlers: true,
             hint: "keep a rule that lets the login user become root the way the inventory says".to_owned(),
         });
         plan

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::facts::Facts;
+use crate::resource::copy::Presence;
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Guard, GuardKind, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Severity, View};
@@ -32,19 +33,10 @@ pub struct SshdConfig {
     options: Map<String, Value>,
     /// `absent` removes the drop-in: sshd goes by its other files again. It takes no `options`.
     #[serde(default)]
-    state: State,
+    state: Presence,
     /// Seconds that the host waits for the confirming login before it puts the old file back.
     #[serde(default = "guard_timeout")]
     guard_timeout: u64,
-}
-
-/// Whether the drop-in is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
 }
 
 fn guard_timeout() -> u64 {
@@ -59,7 +51,7 @@ sshd_config:
 ";
 
     fn build(self, _: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
-        let wanted = self.state == State::Present;
+        let wanted = self.state == Presence::Present;
         if wanted && self.options.is_empty() {
             return Err(BuildError::field("options", "names no option"));
         }
