@@ -115,9 +115,12 @@ pub fn harden(model: &mut Model, level: Level, exceptions: &BTreeMap<String, Exc
         }
         overlay(service, level, &allowed, &mut used);
         if let Some(exception) = exception.filter(|_| level != Level::Off) {
-            // Whatever its profile: moby, oci/seccomp; `Seccomp: 0` in its processes.
-            let unfiltered =
-                if exception.allow.iter().any(|word| word == "privileged") { " (so Docker puts no seccomp filter on it)" } else { "" };
+            // Whatever its profiles: seen in /proc/PID/status and /proc/PID/attr/current before and after a reboot.
+            let unfiltered = if exception.allow.iter().any(|word| word == "privileged") {
+                " (so Docker gives it no seccomp filter, and no AppArmor profile once it was restarted)"
+            } else {
+                ""
+            };
             notes.push(format!("exception: service `{name}` has {}{unfiltered}: {}", exception.allow.join(", "), exception.reason));
             let idle = exception.allow.iter().filter(|allowed| !used.iter().any(|word| covers(allowed, word)));
             notes.extend(idle.map(|word| format!("exception `{word}` of service `{name}` is not needed")));
