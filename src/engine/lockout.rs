@@ -75,17 +75,20 @@ impl Login<'_> {
             "service" if SSH.contains(&id.name.as_str()) && (becomes("enabled", "no") || becomes("masked", "yes")) => {
                 Some(format!("without `{}` nobody could log in after the next boot", id.name))
             }
+            // A tree's removal, or new owners all over it, which take `sudo` its right too.
             _ => plan.effects.iter().find_map(|effect| match effect {
-                Effect::Tree(path) if removes(&plan.changes) && self.is_above(path) => Some(format!("`{path}` holds what a login needs")),
+                Effect::Tree(path) if self.is_above(path) && (removes(&plan.changes) || *path != self.home) => {
+                    Some(format!("`{path}` holds what a login needs"))
+                }
                 _ => None,
             }),
         }
     }
 
-    /// Whether a directory has the login user's home, or the system's configuration, in it.
+    /// Whether a directory has the login user's home, the system's programs or its configuration in it.
     fn is_above(&self, path: &str) -> bool {
         let path = path.trim_end_matches('/');
-        ["/etc", "/usr", "/bin", "/lib", "/root", self.home.as_str()].iter().any(|kept| is_within(kept, path))
+        SYSTEM.iter().chain([&self.home.as_str()]).any(|kept| is_within(kept, path))
     }
 
     /// The guard for a change, and what is to be done last inside its window.
@@ -104,7 +107,9 @@ impl Login<'_> {
                 Some((files(&format!("the group `{group}`"), ACCOUNTS.map(str::to_owned).to_vec(), nothing(), ACCOUNT), None))
             }
             Effect::Unit(unit) if SSH.contains(&unit.as_str()) || NETWORK.contains(&unit.as_str()) => Some((unit_guard(unit), None)),
-            Effect::Path(path) if id.kind == "directory" && is_within(&self.home, path) && *path != self.home => None,
+            Effect::Path(path) if ["directory", "file"].contains(&id.kind.as_str()) && *path != self.home && self.is_above(path) => {
+                Some((way_guard(path), None))
+            }
             Effect::Path(path) | Effect::Tree(path) => self.file_guard(path),
             _ => None,
         })
@@ -145,6 +150,11 @@ impl Login<'_> {
         if below(&[&format!("{}/.ssh", self.home)]) {
             return Some((files(&format!("keys of `{}`", self.user), one(), nothing(), KEYS), None));
         }
+        if below(&SHELLS_READ)
+            || path.strip_prefix(&self.home).is_some_and(|rest| SHELLS_READ_AT_HOME.iter().any(|read| is_within(rest, read)))
+        {
+            return Some((files(&format!("what the shell of `{}` reads", self.user), one(), nothing(), SHELL), None));
+        }
         // sshd's StrictModes: a home that others may write to lets nobody in.
         (path == self.home).then(|| (home_guard(path), None))
     }
@@ -155,7 +165,36 @@ const SUDO: &str = "keep a rule that lets the login user become root the way the
 const ACCOUNT: &str = "the login user needs a shell, its key and its way to become root";
 const KEYS: &str = "keep the key that the inventory logs in with";
 const WAY: &str = "the controller must still reach sshd, from where it is now";
-const HOW_USERS_LOG_IN: [&str; 10] = [
+const SHELL: &str = "what a shell reads when it starts must neither end it nor wait, also where there is no terminal";
+/// Directories without which nobody works on a host.
+const SYSTEM: [&str; 9] = ["/etc", "/usr/bin", "/usr/sbin", "/usr/lib", "/bin", "/sbin", "/lib", "/dev", "/root"];
+/// What bash, zsh, tcsh and fish read of the system's when sshd starts them, and what PAM sets for them.
+const SHELLS_READ: [&str; 8] =
+    ["/etc/profile", "/etc/profile.d", "/etc/bash.bashrc", "/etc/zsh", "/etc/csh.cshrc", "/etc/csh.login", "/etc/fish", "/etc/environment"];
+/// The same below the home.
+const SHELLS_READ_AT_HOME: [&str; 11] = [
+    "/.bashrc",
+    "/.bash_profile",
+    "/.bash_login",
+    "/.profile",
+    "/.zshenv",
+    "/.zshrc",
+    "/.zprofile",
+    "/.cshrc",
+    "/.tcshrc",
+    "/.config/fish",
+    "/.ssh/rc",
+];
+const HOW_USERS_LOG_IN: [&str; 19] = [
+    "/usr/sbin/sshd",
+    "/usr/bin/sudo",
+    "/usr/bin/sh",
+    "/usr/bin/bash",
+    "/usr/bin/dash",
+    "/bin/sh",
+    "/bin/bash",
+    "/bin/dash",
+    "/etc/ld.so.conf",
     "/etc/pam.d",
     "/etc/pam.conf",
     "/etc/nsswitch.conf",
@@ -212,6 +251,14 @@ fn unit_guard(unit: &str) -> Guard {
     Guard { what: format!("the unit `{unit}`"), window: WINDOW, kind, handlers: true, hint: WAY.to_owned() }
 }
 
+/// Puts a directory's owner and mode back, without what is in it.
+fn way_guard(path: &str) -> Guard {
+    let save = Script::sh("stat -c '%a %u:%g' -- {} >\"$GUARD/directory\" || exit 74\n", &[path]);
+    let revert = Script::sh("read -r mode owner <\"$GUARD/directory\"; chown -- \"$owner\" {}; chmod -- \"$mode\" {}\n", &[path, path]);
+    let kind = GuardKind::Runtime { save, revert, persist: nothing() };
+    Guard { what: format!("the directory `{path}`"), window: WINDOW, kind, handlers: false, hint: ACCOUNT.to_owned() }
+}
+
 /// Puts a home's owner and mode back, and its keys.
 fn home_guard(home: &str) -> Guard {
     let save = Script::sh(
@@ -255,6 +302,12 @@ mod tests {
             ("copy", "x", Effect::Path("/etc/netplan/50.yaml".into()), "the network's configuration"),
             ("copy", "x", Effect::Path("/etc/systemd/system/ssh.service.d/x.conf".into()), "the unit `ssh.service`"),
             ("directory", "x", Effect::Path("/home/ops".into()), "the login user's home `/home/ops`"),
+            ("directory", "x", Effect::Tree("/home/ops".into()), "the login user's home `/home/ops`"),
+            ("directory", "x", Effect::Path("/home".into()), "the directory `/home`"),
+            ("file", "x", Effect::Path("/".into()), "the directory `/`"),
+            ("copy", "x", Effect::Path("/home/ops/.bashrc".into()), "what the shell of `ops` reads"),
+            ("copy", "x", Effect::Path("/etc/profile.d/x.sh".into()), "what the shell of `ops` reads"),
+            ("copy", "x", Effect::Path("/usr/bin/sudo".into()), "how users log in"),
             ("user", "ops", Effect::User("ops".into()), "the user `ops`"),
             ("group", "sudo", Effect::Group("sudo".into()), "the group `sudo`"),
             ("service", "ssh.service", Effect::Unit("ssh.service".into()), "the unit `ssh.service`"),
@@ -271,7 +324,8 @@ mod tests {
             ("copy", "x", Effect::Path("/etc/ssh/ssh_config.d/x.conf".into())),
             ("copy", "x", Effect::Path("/etc/sshd".into())),
             ("copy", "x", Effect::Path("/home/other/.ssh/authorized_keys".into())),
-            ("directory", "x", Effect::Path("/home".into())),
+            ("copy", "x", Effect::Path("/home/ops/.bashrcx".into())),
+            ("directory", "x", Effect::Path("/usr/bin/x".into())),
             ("user", "other", Effect::User("other".into())),
             ("group", "docker", Effect::Group("docker".into())),
             ("service", "nginx.service", Effect::Unit("nginx.service".into())),
@@ -298,6 +352,7 @@ mod tests {
         ] {
             assert!(weighed(kind, name, change, effect).is_err(), "{kind} {name}");
         }
+        assert!(weighed("directory", "/usr", edit(), tree("/usr")).is_err(), "new owners below");
         assert_eq!(weighed("file", "x", absent(), tree("/home/ops/data")), Ok(None));
         assert_eq!(weighed("package", "nginx", Change::remove("package nginx", "1"), Effect::Package("nginx".into())), Ok(None));
     }

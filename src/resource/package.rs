@@ -256,6 +256,11 @@ impl Package {
         (self.spec.state != State::Absent && !names.is_empty()).then(|| verify::of_packages(&names))
     }
 
+    /// What else goes.
+    fn removal(&self) -> Option<Question> {
+        (self.spec.state == State::Absent).then(|| removal::question(&self.wanted, self.spec.purge, self.spec.autoremove))
+    }
+
     /// How old the lists are, if they are too old.
     fn stale(&self, view: &View<'_>) -> Result<Option<Change>, Undecided> {
         let Some(question) = self.age() else { return Ok(None) };
@@ -318,7 +323,7 @@ impl Resource for Package {
 
     fn questions(&self, _: &Facts) -> Vec<Question> {
         let names = self.wanted.iter().map(|wanted| Question::Package(wanted.name.clone()));
-        names.chain(self.age()).chain(self.policy()).chain(self.held()).collect()
+        names.chain(self.age()).chain(self.policy()).chain(self.held()).chain(self.removal()).collect()
     }
 
     fn drift_questions(&self, _: &Facts) -> Vec<Question> {
@@ -334,6 +339,9 @@ impl Resource for Package {
             if let Some(change) = self.change(wanted, view.package(&wanted.name)?, view)? {
                 plan = plan.change(change).effect(Effect::Package(wanted.name.clone()));
             }
+        }
+        if let Some(question) = self.removal().filter(|_| !plan.changes.is_empty()) {
+            plan = removal::add(plan, &self.wanted, view.raw(&question)?);
         }
         // What is installed anew anyway is not installed once more.
         let altered = if plan.changes.is_empty() { self.altered() } else { None };
@@ -364,6 +372,8 @@ impl Resource for Package {
     }
 }
 
+#[path = "package/removal.rs"]
+mod removal;
 #[path = "package/verify.rs"]
 pub(super) mod verify;
 

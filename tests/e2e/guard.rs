@@ -156,7 +156,7 @@ fn nobody_is_locked_out() {
 
 /// Kinds that know nothing of logins, each on a host of its own: the task, what was guarded, and what prints `fine`
 /// once it is as before.
-const ORDINARY: [(&str, &str, &str, &str); 4] = [
+const ORDINARY: [(&str, &str, &str, &str); 6] = [
     (
         "h1",
         "copy: {dest: /etc/ssh/sshd_config.d/99-x.conf, content: \"Port 2222\\n\"}",
@@ -171,11 +171,26 @@ const ORDINARY: [(&str, &str, &str, &str); 4] = [
         "keys of `ops`",
         "[ \"$(stat -c %U /home/ops/.ssh/authorized_keys)\" = ops ] && echo fine",
     ),
+    (
+        "h5",
+        "copy: {dest: /home/ops/.bashrc, content: \"exit 0\\n\", owner: ops}",
+        "what the shell of `ops` reads",
+        "! grep -qx 'exit 0' /home/ops/.bashrc && echo fine",
+    ),
+    ("h6", "directory: {path: /home, mode: '0700'}", "the directory `/home`", "[ \"$(stat -c %a /home)\" = 755 ] && echo fine"),
 ];
 
 /// What is missed for good, or only at the next boot: refused, and nothing touched.
-const REFUSED: [(&str, &str); 4] = [
-    ("package: {name: openssh-server, state: absent}", "nobody can log in any more"),
+const REFUSED: [(&str, &str); 5] = [
+    (
+        "package: {name: openssh-server, state: absent}",
+        "package[openssh-server] (playbooks/refused.yml:3): without `openssh-server` nobody can log in any more",
+    ),
+    // apt would take openssh-server with it.
+    (
+        "package: {name: openssh-sftp-server, state: absent}",
+        "package[openssh-sftp-server] (playbooks/refused.yml:5): without `openssh-server` nobody can log in any more",
+    ),
     ("service: {name: ssh, enabled: false}", "after the next boot"),
     ("user: {name: ops, state: absent}", "this run logs in as `ops`"),
     ("file: {path: /home/ops, state: absent}", "holds what a login needs"),
@@ -183,7 +198,7 @@ const REFUSED: [(&str, &str); 4] = [
 
 #[test]
 fn ordinary_kinds_lock_nobody_out_either() {
-    let Some(lab) = Lab::containers(4, &[]) else { return };
+    let Some(lab) = Lab::containers(6, &[]) else { return };
     let tasks = |tasks: &mut dyn Iterator<Item = (&str, &str)>| -> String {
         tasks.map(|(host, task)| format!("    - {task}\n      when: eq inventory_hostname \"{host}\"\n")).collect()
     };

@@ -82,15 +82,32 @@ known() {
     done
 }
 
+# Installs. What must go for it is said, and is never what people log in with or become root with.
+bring() {
+    apt install --no-remove --allow-downgrades --allow-change-held-packages "$@" && return 0
+    goes=$(command apt-get -s -q install --allow-downgrades --allow-change-held-packages "$@" 2>/dev/null | sed -n 's/^Remv \([^ ]*\).*/\1/p')
+    [ -n "$goes" ] || return 1
+    for name in $goes; do
+        case $name in
+        openssh-server | sudo)
+            echo "apt would remove $name for it, and nobody could work on this host any more" >&2
+            exit 1
+            ;;
+        esac
+    done
+    echo "for it apt removes" $goes >&2
+    apt install --allow-downgrades --allow-change-held-packages "$@"
+}
+
 # Takes the age that lists may have, then apt's arguments. Old lists name versions that mirrors no
 # longer have, so a failure is tried again with new ones.
 install_all() {
     age=$1
     shift
     if [ -z "$fetched" ] && { outdated "$age" || ! known "$@"; }; then update || :; fi
-    apt install --allow-downgrades --allow-change-held-packages "$@" && return 0
+    bring "$@" && return 0
     [ -z "$fetched" ] || return 1
     echo 'trying again with new package lists' >&2
     update || :
-    apt install --allow-downgrades --allow-change-held-packages "$@"
+    bring "$@"
 }

@@ -111,7 +111,7 @@ fn the_script_waits_repairs_and_fetches_only_what_it_must() {
     tool("apt-cache", "");
     let (status, stderr, calls) = go("package: {name: [curl, \"jq=1*\"], state: hold}");
     assert_eq!((status, stderr.as_str()), (0, ""));
-    let install = "apt-get -y -q install --allow-downgrades --allow-change-held-packages --no-install-recommends curl jq=1*";
+    let install = "apt-get -y -q install --no-remove --allow-downgrades --allow-change-held-packages --no-install-recommends curl jq=1*";
     assert_eq!(calls.last().unwrap(), "apt-mark hold curl jq");
     assert!(calls.iter().any(|call| call == install), "{calls:?}");
     let (_, _, calls) = go("package: {name: gone, state: absent, purge: true}");
@@ -124,4 +124,11 @@ fn the_script_waits_repairs_and_fetches_only_what_it_must() {
     assert!(stderr.contains("repairing") && calls.iter().any(|call| call.contains("dpkg --force-confdef")), "{calls:?}");
     tool("apt-get", "exit 100");
     assert_eq!(go("package: curl").0, 1);
+    // What must go for it is said; without sshd nobody would come back.
+    tool("apt-get", "case \"$*\" in *-s\\ -q*) echo \"Remv exim4 [4]\" ;; *--no-remove*) exit 100 ;; esac");
+    let (status, stderr, _) = go("package: curl");
+    assert_eq!((status, stderr.contains("for it apt removes exim4")), (0, true), "{stderr}");
+    tool("apt-get", "case \"$*\" in *-s\\ -q*) printf 'Remv openssh-server [4]\\n' ;; *--no-remove*) exit 100 ;; esac");
+    let (status, stderr, _) = go("package: curl");
+    assert!(status == 1 && stderr.contains("nobody could work on this host"), "{stderr}");
 }
