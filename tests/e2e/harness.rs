@@ -36,10 +36,10 @@ impl Lab {
         Some(Self::up("container", hosts, options))
     }
 
-    /// A virtual machine.
+    /// Virtual machines.
     #[allow(dead_code, reason = "used by tests/vm")]
-    pub(crate) fn vm(options: &[&str]) -> Self {
-        Self::up("vm", 1, options)
+    pub(crate) fn machines(hosts: u32, options: &[&str]) -> Self {
+        Self::up("vm", hosts, options)
     }
 
     fn up(kind: &str, hosts: u32, options: &[&str]) -> Self {
@@ -53,6 +53,12 @@ impl Lab {
             .expect("lab/up starts");
         assert!(out.status.success(), "lab/up: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         lab
+    }
+
+    /// What `lab/ssh --name` takes.
+    #[allow(dead_code, reason = "not every test crate feeds archives")]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn inventory(&self) -> PathBuf {

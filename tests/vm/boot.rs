@@ -4,7 +4,7 @@ use crate::harness::{Lab, recap, root, soc};
 
 #[test]
 fn a_virtual_machine_becomes_healthy_and_stays_so_over_a_reboot() {
-    let lab = Lab::vm(&["--docker"]);
+    let lab = Lab::machines(1, &["--docker"]);
     let inventory = lab.inventory();
     // A login to an emulated machine takes its time.
     let on = ["lab.yml", "-i", inventory.to_str().unwrap(), "-l", "h1", "-T", "60", "--format", "json"];

@@ -1,10 +1,10 @@
-//! Everything that confines, together and enforced by a real kernel: hardened Docker, an AppArmor
-//! profile, a seccomp filter, a read-only container without capabilities that reads its encrypted
-//! secret as another user; and all of it again after a power cut.
+//! Everything that hardens a host, together and enforced by a real kernel, seen from inside and from
+//! a neighbour on the same wire; and all of it again after Docker restarted and after a power cut.
 
+use crate::confined::{TASKS, back, confinement, project};
 use crate::harness::{Lab, Project, recap, soc};
 
-const PLAY: &str = "
+const ROLES: &str = "
 - hosts: h1
   vars:
     firewall_published: [{port: 8080}]
@@ -14,40 +14,11 @@ const PLAY: &str = "
     seccomp_profiles: [waf]
   roles: [docker, docker_hardening, apparmor, seccomp, audit, firewall, sshd]
   tasks:
-    - secret: {name: token, at_rest: encrypted, owner: 1000, group: 1000}
-    - docker_image: {name: 'soc/page:1', stand_in: {listen: [8080], user: 1000}}
+    - docker_image: {name: 'soc/host:1', stand_in: {listen: [7000], user: 65534}}
     - compose_stack:
-        name: confined
-        hardening: strict
-        apparmor: {default: docker-waf}
-        seccomp: {default: /etc/soc-provision/seccomp/waf.json}
-        secrets:
-          token: {secret: token, uid: 1000, path: /run/soc-secrets/token}
-        health: {timeout: 600}
-        compose:
-          services:
-            web:
-              image: soc/page:1
-              pull_policy: never
-              restart: unless-stopped
-              user: '1000:1000'
-              read_only: true
-              tmpfs: ['/tmp:mode=1777,size=4m', '/data:mode=1777,size=4m']
-              cap_drop: [ALL]
-              security_opt: ['no-new-privileges:true']
-              ports: ['0.0.0.0:8080:8080', '0.0.0.0:9200:8080']
-              secrets: [token]
-              healthcheck:
-                test: [CMD, /bin/sh, -c, 'test -s /run/secrets/token && /bin/standin-health']
-                interval: 20s
-                timeout: 15s
-                retries: 5
-                start_period: 60s
-              deploy:
-                resources:
-                  limits: {cpus: '0.50', memory: 64M, pids: 64}
-                  reservations: {cpus: '0.05', memory: 8M}
-";
+        name: onhost
+        hardening: 'off'
+        compose: {services: {web: {image: 'soc/host:1', pull_policy: never, restart: unless-stopped, network_mode: host}}}";
 
 const GONE: &str = "
 - hosts: h1
@@ -56,68 +27,57 @@ const GONE: &str = "
     - apparmor_profile: {name: docker-waf, state: absent}
 ";
 
-const VALUE: &str = "a-value-for-uid-1000";
+/// h1's address on the wire between the hosts of a lab of machines.
+const WIRE: &str = "10.77.0.1";
 
-/// What must hold of the running container and its host, each a script that prints what is wanted.
-fn confinement(lab: &Lab) {
-    let sh = |script: &str| lab.sh("h1", script);
-    let pid = sh("docker inspect -f '{{.State.Pid}}' confined-web-1");
-    for (what, script, wanted) in [
-        ("the secret as uid 1000", "docker exec -u 1000 confined-web-1 /bin/cat /run/secrets/token".to_owned(), VALUE),
-        ("the secret's file", "stat -c '%a %u' /run/soc-secrets/token; stat -f -c %T /run/soc-secrets".to_owned(), "400 1000\nramfs"),
-        ("AppArmor", format!("cat /proc/{pid}/attr/current"), "docker-waf (enforce)"),
-        ("seccomp, privileges, capabilities", format!("sed -n 's/^\\(Seccomp\\|NoNewPrivs\\|CapEff\\|CapBnd\\):[[:space:]]*//p' /proc/{pid}/status | tr '\\n' ' '"), "0000000000000000 0000000000000000 1 2"),
-        ("a read-only root", "docker exec confined-web-1 /bin/sh -c ': >/home/x' 2>&1 | grep -o 'Read-only file system'".to_owned(), "Read-only file system"),
-        ("the profile's denial", "docker exec confined-web-1 /bin/sh -c ': >/data/x' 2>&1 | grep -o 'Permission denied'; docker exec confined-web-1 /bin/sh -c ': >/tmp/x && echo fine'".to_owned(), "Permission denied\nfine"),
-        ("the port", "wget -q -O - http://127.0.0.1:8080/ 2>/dev/null || docker exec confined-web-1 /bin/wget -q -O - http://127.0.0.1:8080/".to_owned(), "ok"),
-        ("rules", "nft list table inet soc_provision | grep -c 'hook forward'; auditctl -l | grep -c -- '-k docker' | sed 's/^[1-9].*/some/'; sshd -T | grep '^passwordauthentication'".to_owned(), "1\nsome\npasswordauthentication no"),
-    ] {
-        assert_eq!(sh(&script).trim(), wanted, "{what}");
-    }
-    // The denial is the profile's: without it the same write is fine.
-    assert_eq!(
-        sh(
-            "docker run --rm --entrypoint /bin/sh --security-opt apparmor=unconfined --tmpfs /data:mode=1777 soc/page:1 -c ': >/data/x && echo fine'"
-        ),
-        "fine"
-    );
-    // Nothing on the disk has it in clear.
-    assert_eq!(
-        sh(&format!(
-            "sync; grep -rlF --exclude-dir=proc --exclude-dir=sys --exclude-dir=run -- {VALUE} /etc /var /root /home /tmp 2>/dev/null || echo none"
-        )),
-        "none"
-    );
+/// Whether the neighbour, h2, gets a connection; an emulated machine takes its time to answer.
+fn reaches(lab: &Lab, address: &str, port: u16) -> bool {
+    lab.ssh("h2", "root", &format!("timeout 10 bash -c '</dev/tcp/{address}/{port}'")).status.success()
+}
+
+/// What the neighbour reaches: the listed published port, one that is not listed, one on the host's
+/// network, and the container by its own address, to which it has a route.
+fn from_outside(lab: &Lab) -> [bool; 4] {
+    let container = lab.sh("h1", "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' confined-web-1");
+    lab.sh("h2", &format!("ip route replace {container}/32 via {WIRE}"));
+    lab.sh("h1", "ss -Hltn | grep -q ':7000 '");
+    [reaches(lab, WIRE, 8080), reaches(lab, WIRE, 9200), reaches(lab, WIRE, 7000), reaches(lab, &container, 8080)]
+}
+
+fn hardened(lab: &Lab, when: &str) {
+    confinement(lab);
+    let rules = "nft list table inet soc_provision | grep -c 'hook forward'; sshd -T | grep '^passwordauthentication'";
+    assert_eq!(lab.sh("h1", rules), "1\npasswordauthentication no", "{when}");
+    assert_eq!(from_outside(lab), [true, false, false, false], "{when}");
 }
 
 #[test]
-fn a_confined_container_is_confined_and_stays_so_over_a_power_cut() {
-    let lab = Lab::vm(&["--docker"]);
-    let project = Project::new(&[("playbooks/hardened.yml", PLAY)]);
-    let dir = project.dir.path();
-    std::os::unix::fs::symlink(crate::harness::root().join("roles"), dir.join("roles")).unwrap();
-    soc(dir, &["secrets", "keygen"]).ok();
-    soc(dir, &["secrets", "init"]).ok();
-    let value = dir.join("value");
-    std::fs::write(&value, VALUE).unwrap();
-    soc(dir, &["secrets", "set", "token", "--file", value.to_str().unwrap()]).ok();
-    std::fs::remove_file(value).unwrap();
+fn a_hardened_host_stays_so_from_inside_and_outside() {
+    let lab = Lab::machines(2, &["--docker"]);
+    let project = project(&format!("{ROLES}{TASKS}"));
     // The lab's own drop-in lets passwords in, and comes first.
     lab.sh("h1", "rm /etc/ssh/sshd_config.d/10-soc-lab.conf; systemctl reload ssh");
     let inventory = lab.inventory();
     let run =
-        |verb: &str, more: &[&str]| soc(dir, &[&[verb, "hardened.yml", "-i", inventory.to_str().unwrap(), "-T", "60"], more].concat());
-    run("apply", &[]).ok();
-    confinement(&lab);
-    let again = run("apply", &["--format", "json"]).ok().json();
+        |verb: &str| soc(project.dir.path(), &[verb, "hardened.yml", "-i", inventory.to_str().unwrap(), "-T", "60", "--format", "json"]);
+    run("apply").ok();
+    hardened(&lab, "applied");
+    let again = run("apply").ok().json();
     assert_eq!(recap(&again, "h1", "changed"), 0, "{again:#}");
+    lab.sh("h1", "systemctl restart docker");
+    back(&lab);
+    hardened(&lab, "Docker restarted");
     lab.power("h1", "reset");
-    lab.sh("h1", "for n in $(seq 60); do [ \"$(docker inspect -f '{{.State.Health.Status}}' confined-web-1 2>/dev/null)\" = healthy ] && exit 0; sleep 5; done; exit 1");
-    confinement(&lab);
-    run("verify", &[]).ok();
-    let after = run("apply", &["--format", "json"]).ok().json();
+    back(&lab);
+    hardened(&lab, "after a power cut");
+    run("verify").ok();
+    let after = run("apply").ok().json();
     assert_eq!(recap(&after, "h1", "changed"), 0, "{after:#}");
-    assert_eq!(run("drift", &[]).code, 0);
+    assert_eq!(run("drift").code, 0);
+    // Without the table everything is open: what was shut was shut by it.
+    lab.sh("h1", "nft delete table inet soc_provision");
+    assert_eq!(from_outside(&lab), [true; 4], "the control");
+    assert_eq!(run("drift").code, 3);
     gone_without_a_trace(&lab, &project);
 }
 

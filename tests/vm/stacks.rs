@@ -74,7 +74,7 @@ done | sort -u"#;
 
 fn confined(role: &str, group: &str, memory: &str) {
     let declared = Declared::of(role);
-    let lab = Lab::vm(&["--docker", "--soc", "--memory", memory]);
+    let lab = Lab::machines(1, &["--docker", "--soc", "--memory", memory]);
     let play = format!(
         "- hosts: all\n  vars: {{soc_groups: [{group}], soc_agents: false, soc_profile: lab, soc_stand_ins: true}}\n  roles: [{role}]\n"
     );
