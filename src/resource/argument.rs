@@ -1,10 +1,11 @@
 //! Types of arguments that several kinds share, and checks of names.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use crate::resource::BuildError;
 
@@ -102,6 +103,30 @@ impl JsonSchema for Account {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": ["string", "integer"] })
+    }
+}
+
+/// Seconds that a host waits for the confirming login of a guarded change before it puts the old
+/// state back (DESIGN 8.1).
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct GuardTimeout(u64);
+
+impl Default for GuardTimeout {
+    fn default() -> Self {
+        Self(60)
+    }
+}
+
+impl GuardTimeout {
+    /// The window.
+    ///
+    /// # Errors
+    /// It is shorter than a login takes, or longer than anybody would stay locked out.
+    pub fn window(self) -> Result<Duration, BuildError> {
+        let fine = (10..=3600).contains(&self.0);
+        fine.then(|| Duration::from_secs(self.0)).ok_or_else(|| BuildError::field("guard_timeout", "must be from 10 to 3600 seconds"))
     }
 }
 

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::facts::Facts;
+use crate::resource::argument::GuardTimeout;
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Guard, GuardKind, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Severity, View, source_text};
@@ -30,8 +31,8 @@ pub struct Sudoers {
     #[serde(default)]
     state: State,
     /// Seconds that the host waits for the confirming login before it puts the old file back.
-    #[serde(default = "guard_timeout")]
-    guard_timeout: u64,
+    #[serde(default)]
+    guard_timeout: GuardTimeout,
 }
 
 /// Whether the file is there.
@@ -43,19 +44,13 @@ enum State {
     Absent,
 }
 
-fn guard_timeout() -> u64 {
-    60
-}
-
 impl Kind for Sudoers {
     const NAME: &'static str = "sudoers";
     const EXAMPLE: &'static str = "sudoers: {name: deploy, content: \"deploy ALL=(ALL) NOPASSWD: ALL\"}\n";
 
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         source_text::file_name(&self.name)?;
-        if !(10..=3600).contains(&self.guard_timeout) {
-            return Err(BuildError::field("guard_timeout", "must be from 10 to 3600 seconds"));
-        }
+        let window = self.guard_timeout.window()?;
         let wanted = self.state == State::Present;
         let content = if wanted {
             let text = source_text::text(self.content, self.src.as_deref(), self.template.as_deref(), context.sources)?;
@@ -64,7 +59,7 @@ impl Kind for Sudoers {
             String::new()
         };
         let file = OwnFile { path: format!("/etc/sudoers.d/{}", self.name), mode: 0o440, content };
-        Ok(vec![Box::new(SudoersFile { file, wanted, window: Duration::from_secs(self.guard_timeout) })])
+        Ok(vec![Box::new(SudoersFile { file, wanted, window })])
     }
 }
 

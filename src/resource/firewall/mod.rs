@@ -13,6 +13,7 @@ pub mod rules;
 use std::time::Duration;
 
 use crate::facts::Facts;
+use crate::resource::argument::GuardTimeout;
 use crate::resource::firewall::address::{Network, Ports, interface};
 use crate::resource::firewall::host::{Probed, probe, unit_file};
 use crate::resource::firewall::rules::{Opening, Policy, Protocol, Rules, Way};
@@ -60,8 +61,8 @@ pub struct Firewall {
     #[serde(default)]
     log_dropped: bool,
     /// Seconds that the host waits for the confirming login before it puts the old rules back.
-    #[serde(default = "guard_timeout")]
-    guard_timeout: u64,
+    #[serde(default)]
+    guard_timeout: GuardTimeout,
 }
 
 /// Whether the firewall is there.
@@ -161,10 +162,6 @@ fn ssh_ports() -> Vec<Ports> {
     vec![Ports::one(22)]
 }
 
-fn guard_timeout() -> u64 {
-    60
-}
-
 impl Kind for Firewall {
     const NAME: &'static str = "firewall";
     const EXAMPLE: &'static str = "\
@@ -178,9 +175,7 @@ firewall:
 ";
 
     fn build(self, _: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
-        if !(10..=3600).contains(&self.guard_timeout) {
-            return Err(BuildError::field("guard_timeout", "must be from 10 to 3600 seconds"));
-        }
+        let window = self.guard_timeout.window()?;
         let rules = Rules {
             policy: self.policy,
             input: self.ufw_input == UfwInput::Refuse,
@@ -201,12 +196,7 @@ firewall:
         for (index, bridge) in rules.bridges.iter().enumerate() {
             interface(bridge).map_err(|message| BuildError::field(&format!("docker_bridges[{index}]"), message))?;
         }
-        Ok(vec![Box::new(FirewallResource {
-            state: self.state,
-            keep_ufw: !rules.input,
-            window: Duration::from_secs(self.guard_timeout),
-            rules,
-        })])
+        Ok(vec![Box::new(FirewallResource { state: self.state, keep_ufw: !rules.input, window, rules })])
     }
 }
 

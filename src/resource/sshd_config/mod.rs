@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::facts::Facts;
+use crate::resource::argument::GuardTimeout;
 use crate::resource::copy::Presence;
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Guard, GuardKind, Plan, Step, Undecided};
@@ -35,12 +36,8 @@ pub struct SshdConfig {
     #[serde(default)]
     state: Presence,
     /// Seconds that the host waits for the confirming login before it puts the old file back.
-    #[serde(default = "guard_timeout")]
-    guard_timeout: u64,
-}
-
-fn guard_timeout() -> u64 {
-    60
+    #[serde(default)]
+    guard_timeout: GuardTimeout,
 }
 
 impl Kind for SshdConfig {
@@ -58,12 +55,9 @@ sshd_config:
         if !wanted && !self.options.is_empty() {
             return Err(BuildError::field("options", "cannot go with `state: absent`, which takes all of them away"));
         }
-        if !(10..=3600).contains(&self.guard_timeout) {
-            return Err(BuildError::field("guard_timeout", "must be from 10 to 3600 seconds"));
-        }
+        let window = self.guard_timeout.window()?;
         // An empty drop-in is to sshd what none is: the probe and the validator need no other way.
         let content = if wanted { options::render(&self.options)? } else { String::new() };
-        let window = Duration::from_secs(self.guard_timeout);
         Ok(vec![Box::new(SshdDropIn { file: OwnFile::readable(PATH, content), keys: options::keys(&self.options), wanted, window })])
     }
 }
