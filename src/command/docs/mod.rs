@@ -26,7 +26,8 @@ const PAGES: &[Page] = &[
 pub(super) fn run(arguments: &DocsArgs) -> Exit {
     if let Some(directory) = &arguments.write {
         for (_, file, text) in PAGES {
-            if let Err(error) = std::fs::write(directory.join(file), text()) {
+            let written = std::fs::create_dir_all(directory).and_then(|()| std::fs::write(directory.join(file), text()));
+            if let Err(error) = written {
                 complain(&format!("error: {}: {error}", directory.join(file).display()));
                 return Exit::Usage;
             }

@@ -164,9 +164,10 @@ fn table(torn: &Hosts, applied: &Hosts, prepared: &Prepared, down: &Down, (took_
     }
     roles.sort_by(|a, b| b.1.total_cmp(&a.1));
     let heads = ["ROLE", "SLOWEST", "ON"].map(str::to_owned);
-    let rows: Vec<[String; 3]> =
-        std::iter::once(heads).chain(roles.into_iter().map(|(role, spent, on)| [role, seconds(spent), on])).collect();
-    out.push_str(&format!("\n{}", columns(&rows)));
+    if !roles.is_empty() {
+        let rows = roles.into_iter().map(|(role, spent, on)| [role, seconds(spent), on]);
+        out.push_str(&format!("\n{}", columns(&std::iter::once(heads).chain(rows).collect::<Vec<_>>())));
+    }
     let healthy = torn.keys().filter(|name| applied.get(*name).is_some_and(|host| !host.is_out())).count();
     out.push_str(&format!(
         "\n{healthy} of {} hosts from bare to healthy in {:.1} s (torn down in {took_down:.1} s)\n",
