@@ -1,6 +1,9 @@
 //! A lab that comes back, and nights that run by themselves.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Lab, Project, command, series, soc};
@@ -35,13 +38,13 @@ fn shape(lab: &Lab, host: &str) -> String {
 
 #[test]
 fn a_lab_is_rebuilt_also_when_it_is_killed_at_any_moment() {
-    let Some(lab) = Lab::containers(2, &["--docker"]) else { return };
+    let Some(lab) = Lab::containers(3, &["--docker"]) else { return };
     let project = Project::new(&[("playbooks/p.yml", PLAY)]);
     let dir = project.dir.path();
     let inventory = lab.inventory().display().to_string();
     let on = |words: &[&str]| soc(dir, &[words, &["-i", &inventory, "-l", "lab"]].concat());
     on(&["apply", "p.yml"]).ok();
-    for host in ["h1", "h2"] {
+    for host in ["h1", "h2", "h3"] {
         lab.sh(host, "echo mine >$(docker volume inspect -f '{{.Mountpoint}}' app_own)/x; echo kept >$(docker volume inspect -f '{{.Mountpoint}}' kept)/x");
     }
     let before = shape(&lab, "h1");
@@ -54,7 +57,7 @@ fn a_lab_is_rebuilt_also_when_it_is_killed_at_any_moment() {
     // Volumes stay; the firewall stays up throughout.
     lab.sh("h1", "(while :; do nft list table inet soc_provision >/dev/null 2>&1 || echo down >>/root/gaps; sleep 0.05; done) >/dev/null 2>&1 & echo $! >/root/watch");
     let rebuilt = on(&["rebuild", "p.yml", "--yes"]).ok();
-    assert!(rebuilt.stdout.contains("2 of 2 hosts from bare to healthy in "), "{}", rebuilt.stdout);
+    assert!(rebuilt.stdout.contains("3 of 3 hosts from bare to healthy in "), "{}", rebuilt.stdout);
     assert_eq!(lab.sh("h1", "kill $(cat /root/watch); cat /root/gaps 2>/dev/null | wc -l"), "0", "the firewall was down");
     assert_ne!(lab.sh("h1", "docker inspect -f '{{.State.StartedAt}}' $(docker ps -q)"), started, "it is a new container");
     assert_eq!(shape(&lab, "h1"), before);
@@ -68,7 +71,7 @@ fn a_lab_is_rebuilt_also_when_it_is_killed_at_any_moment() {
         child.kill().unwrap();
         child.wait().unwrap();
         on(&["rebuild", "p.yml", "--yes"]).ok();
-        for host in ["h1", "h2"] {
+        for host in ["h1", "h2", "h3"] {
             assert_eq!(shape(&lab, host), before, "round {round}, {host}");
         }
     }
@@ -87,12 +90,37 @@ fn a_host_made_anew(lab: &Lab, project: &Project, inventory: &str) {
     let address = lab.sh("h2", "hostname -I").split(' ').next().unwrap().to_owned();
     lab.sh("h2", "rm /etc/ssh/ssh_host_*; ssh-keygen -A >/dev/null; systemctl restart ssh");
     let refused = on(&["rebuild", "p.yml", "--yes", "--fresh"]);
-    assert!(refused.code == 4 && refused.stdout.contains("1 of 2 hosts"), "{} {}", refused.code, refused.all());
+    assert!(refused.code == 4 && refused.stdout.contains("2 of 3 hosts"), "{} {}", refused.code, refused.all());
     assert_eq!(on(&["rebuild", "p.yml", "--yes", "--expect-new-host-key", "h9"]).code, 1);
     on(&["rebuild", "p.yml", "--yes", "--expect-new-host-key", "h2"]).ok();
     on(&["verify", "p.yml"]).ok();
     let pinned = std::fs::read_to_string(std::path::Path::new(inventory).with_file_name("known_hosts")).unwrap();
     assert_eq!(pinned.lines().filter(|line| line.split(' ').next() == Some(address.as_str())).count(), 1, "{pinned}");
+}
+
+/// A web address that takes what is posted to it.
+fn receiver() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/news", listener.local_addr().unwrap());
+    let posted = Arc::new(Mutex::new(Vec::new()));
+    let into = posted.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while stream.read_line(&mut line).unwrap() > 2 {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            into.lock().unwrap().push(String::from_utf8(body).unwrap());
+            stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+        }
+    });
+    (address, posted)
 }
 
 #[test]
@@ -105,11 +133,16 @@ fn a_night_tells_only_what_changed() {
     let shown = schedule(&["--print", "--at", "Mon..Fri 03:00", "--units", "user"]).ok().stdout;
     assert!(shown.contains("OnCalendar=Mon..Fri 03:00") && shown.contains("schedule --now --installed \"p\""), "{shown}");
     let news = dir.join("news");
+    let (address, posted) = receiver();
     let night = || {
         let hook = format!("cat >>{}; echo >>{}", news.display(), news.display());
-        schedule(&["--now", "--notify-command", &hook, "--metrics", "p.prom"])
+        schedule(&["--now", "--notify-command", &hook, "--notify-webhook", &address, "--metrics", "p.prom"])
     };
-    let told = || std::fs::read_to_string(&news).unwrap_or_default().lines().count();
+    let told = || {
+        let lines = std::fs::read_to_string(&news).unwrap_or_default();
+        assert_eq!(*posted.lock().unwrap(), lines.lines().collect::<Vec<_>>(), "the web address and the command are told the same");
+        lines.lines().count()
+    };
     assert_eq!((night().code, told()), (3, 1), "the first night differs, which is news");
     assert_eq!((night().code, told()), (3, 1), "the same again is none");
     soc(dir, &["apply", "p.yml", "-i", &inventory]).ok();
