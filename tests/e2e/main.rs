@@ -7,6 +7,8 @@ mod absent;
 mod apply;
 mod backups;
 mod bad_input;
+#[path = "../support/bare.rs"]
+mod bare;
 #[path = "../support/canary.rs"]
 mod canary;
 #[path = "canary.rs"]

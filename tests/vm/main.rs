@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "../support/bare.rs"]
+mod bare;
 mod boot;
 mod cis;
 mod confined;
