@@ -85,17 +85,16 @@ impl Search<'_> {
         if let ([only], true) = (lone.as_slice(), self.adhoc) {
             return vec![only.to_string_lossy().into_owned()];
         }
-        if self.needed && self.adhoc {
-            let names: Vec<String> = lone.iter().map(|path| path.strip_prefix(self.root).unwrap_or(path).display().to_string()).collect();
-            problems.push(Diagnostic::error("which inventory is meant?").hint(match names.is_empty() {
-                true => "name one with `-i`, or set `inventory` in soc-provision.yml".to_owned(),
-                false => format!("name one with `-i`: {}", names.join(", ")),
-            }));
-        } else if self.needed {
-            problems.push(
-                Diagnostic::error(format!("there is no inventory `{}`", own[0].strip_prefix(self.root).unwrap_or(&own[0]).display()))
-                    .hint("add it, name one with `-i`, or set `inventory` in soc-provision.yml"),
-            );
+        if self.needed {
+            let shown = |path: &PathBuf| format!("`{}`", path.strip_prefix(self.root).unwrap_or(path).display());
+            let names: Vec<String> = lone.iter().map(shown).collect();
+            let there = if names.is_empty() { String::new() } else { format!(" (there is {})", names.join(", ")) };
+            let (message, add) = match self.adhoc {
+                true => ("which inventory is meant?".to_owned(), ""),
+                false => (format!("there is no inventory {}", shown(&own[0])), "add it, "),
+            };
+            problems
+                .push(Diagnostic::error(message).hint(format!("{add}name one with `-i`{there}, or set `inventory` in soc-provision.yml")));
         }
         Vec::new()
     }
