@@ -2,6 +2,8 @@
 //! it on the controller, applies the hardening overlay, and expands into the images that the stack
 //! brings and one release.
 
+pub mod arguments;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -10,16 +12,16 @@ use crate::diagnostic::nearest;
 use crate::resource::compose::harden::{Exception, Level, harden};
 use crate::resource::compose::model::Model;
 use crate::resource::compose::service::Service;
-use crate::resource::compose::stack::{FileContent, Job, Migration, Reload, Requirements, Stack, StackFile, StackSecret, normalise};
-use crate::resource::compose::units;
+use crate::resource::compose::stack::{FileContent, Stack, StackFile, StackSecret, normalise};
 use crate::resource::compose_release::{AbsentStack, ComposeRelease};
 use crate::resource::docker_image::{BUSYBOX, Image, ImageSource, ImageState};
 use crate::resource::package::Package;
 use crate::resource::{BuildContext, BuildError, Kind, Resource};
-use crate::secret::{SecretName, Text, sha256};
-
-/// Files up to this size, in bytes, travel inside a script; larger and binary ones are uploaded.
-const INLINE: usize = 256 << 10;
+use crate::secret::{SecretName, Text};
+use arguments::{
+    FileArgument, Health, ImageArgument, InitArgument, MigrateArgument, PullPolicy, Registry, ReloadArgument, RequiresArgument,
+    SecretArgument, StackState,
+};
 
 /// A Compose stack, brought up as a release: validated first, waited for until healthy, put back
 /// if it does not get there.
@@ -106,166 +108,6 @@ fn five() -> usize {
     5
 }
 
-/// A file of a stack; one of `template`, `src`, `content`, `tree`.
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FileArgument {
-    #[serde(default)]
-    pub template: Option<String>,
-    #[serde(default)]
-    pub src: Option<String>,
-    #[serde(default)]
-    pub content: Option<String>,
-    /// A directory of the role's `files/`, whole.
-    #[serde(default)]
-    pub tree: Option<String>,
-    /// Path below `files/`; by default the source's name.
-    #[serde(default)]
-    pub dest: Option<String>,
-    /// `"0644"` unless said otherwise.
-    #[serde(default)]
-    pub mode: Option<String>,
-    /// uid inside the container.
-    #[serde(default)]
-    pub owner: u32,
-    /// gid inside the container; by default the uid.
-    #[serde(default)]
-    pub group: Option<u32>,
-}
-
-/// A Compose secret.
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SecretArgument {
-    /// The secret's name in the project.
-    pub secret: String,
-    /// uid inside the container that reads it.
-    #[serde(default)]
-    pub uid: u32,
-    /// By default the uid.
-    #[serde(default)]
-    pub gid: Option<u32>,
-    /// `"0400"` unless said otherwise.
-    #[serde(default)]
-    pub mode: Option<String>,
-    /// Where a `secret` task has put it (`at_rest: encrypted`), instead of the stack itself.
-    #[serde(default)]
-    pub path: Option<String>,
-}
-
-/// Where an image of a stack comes from.
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(untagged)]
-pub enum ImageArgument {
-    /// `registry`: pulled.
-    Registry(Registry),
-    Source(ImageSource),
-}
-
-/// The word `registry`.
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Registry {
-    Registry,
-}
-
-/// Whether Compose may pull.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PullPolicy {
-    Never,
-    #[default]
-    Missing,
-    Always,
-}
-
-/// How long a service may take to become healthy.
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Health {
-    /// `300s`, `5m`.
-    pub timeout: Value,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self { timeout: json!("300s") }
-    }
-}
-
-/// How a service takes new files: one of both.
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ReloadArgument {
-    /// `HUP`.
-    #[serde(default)]
-    pub signal: Option<String>,
-    /// `[nginx, -s, reload]`, run in the container.
-    #[serde(default)]
-    pub command: Option<Vec<String>>,
-}
-
-/// A change of data that goes with a release; commands are run by `sh` in the service's image.
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MigrateArgument {
-    /// Runs once for each value.
-    pub id: String,
-    pub service: String,
-    /// Before it.
-    #[serde(default)]
-    pub backup: Option<String>,
-    pub run: String,
-    /// After it.
-    #[serde(default)]
-    pub verify: Option<String>,
-    /// Puts the backup back before an older release may start.
-    #[serde(default)]
-    pub restore: Option<String>,
-    /// Older releases cannot read the data afterwards: without `restore` there is no way back.
-    #[serde(default)]
-    pub incompatible: bool,
-}
-
-/// A one-off job, run by `sh` in a running service; again when its text changes.
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct InitArgument {
-    pub name: String,
-    pub service: String,
-    pub command: String,
-    /// Succeeds if there is nothing to do.
-    #[serde(default)]
-    pub unless: Option<String>,
-}
-
-/// What the host must have.
-#[derive(Debug, Default, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RequiresArgument {
-    /// `8G`.
-    #[serde(default)]
-    pub memory: Option<Value>,
-    /// `4`.
-    #[serde(default)]
-    pub cpus: Option<Value>,
-    /// Free space by path.
-    #[serde(default)]
-    pub disk: BTreeMap<String, Value>,
-    /// Kernel settings and their least values.
-    #[serde(default)]
-    pub sysctl: BTreeMap<String, u64>,
-}
-
-/// Whether the stack must be there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StackState {
-    #[default]
-    Present,
-    Absent,
-}
-
 impl Kind for ComposeStack {
     const NAME: &'static str = "compose_stack";
     const EXAMPLE: &'static str = "compose_stack:\n  name: hello\n  compose:\n    services:\n      web:\n        image: hello-web:1\n        user: \"1000\"\n        ports: [\"8080:8080\"]\n        volumes: [\"./files/conf:/etc/web:ro\"]\n        secrets: [token]\n  files:\n    - {content: \"greeting=hello\", dest: conf/web.conf}\n  secrets:\n    token: {secret: hello_token, uid: 1000}\n  images:\n    hello-web:1: {stand_in: {listen: [8080], user: 1000}}\n  reload:\n    web: {signal: HUP}\n";
@@ -320,23 +162,20 @@ impl ComposeStack {
             files,
             secrets,
             env_secrets: self.read_env_secrets()?,
-            reload: self.read_reload()?,
+            reload: self
+                .reload
+                .iter()
+                .map(|(service, given)| Ok((service.clone(), given.read(service)?)))
+                .collect::<Result<_, BuildError>>()?,
             images: known,
             provided: images.iter().map(|image| image.name.clone()).collect(),
-            pull: match self.pull {
-                PullPolicy::Never => "never",
-                PullPolicy::Missing => "missing",
-                PullPolicy::Always => "always",
-            }
-            .to_owned(),
-            wait: units::seconds(&self.health.timeout).filter(|&seconds| seconds > 0).ok_or_else(|| {
-                BuildError::field("health.timeout", format!("`{}` is not a duration, such as `300s`", self.health.timeout))
-            })?,
+            pull: self.pull.word().to_owned(),
+            wait: self.health.seconds()?,
             keep: self.keep.max(2),
-            migrate: self.read_migration()?,
-            init: self.read_jobs()?,
+            migrate: self.migrate.as_ref().map(MigrateArgument::read).transpose()?,
+            init: self.init.iter().map(InitArgument::read).collect::<Result<_, _>>()?,
             notes,
-            requires: self.read_requires()?,
+            requires: self.requires.read()?,
             apparmor,
             apparmor_if_available: self.apparmor_if_available,
             locked,
@@ -469,7 +308,7 @@ impl ComposeStack {
                 );
             }
             let secret = SecretName::parse(&argument.secret).map_err(|error| BuildError::field(&field, error))?;
-            let mode = mode(argument.mode.as_deref(), 0o400).map_err(|error| BuildError::field(&field, error))?;
+            let mode = arguments::mode(argument.mode.as_deref(), 0o400).map_err(|error| BuildError::field(&field, error))?;
             let gid = argument.gid.unwrap_or(argument.uid);
             out.insert(name.clone(), StackSecret { secret, uid: argument.uid, gid, mode, path: argument.path.clone() });
         }
@@ -486,58 +325,6 @@ impl ComposeStack {
             }
         }
         Ok(out)
-    }
-
-    fn read_reload(&self) -> Result<BTreeMap<String, Reload>, BuildError> {
-        let read = |(service, argument): (&String, &ReloadArgument)| {
-            let reload = match (&argument.signal, &argument.command) {
-                (Some(signal), None) if signal.chars().all(|c| c.is_ascii_alphanumeric()) && !signal.is_empty() => {
-                    Reload::Signal(signal.clone())
-                }
-                (None, Some(command)) if !command.is_empty() => Reload::Command(command.clone()),
-                _ => return Err(BuildError::field(&format!("reload.{service}"), "give either a `signal` or a `command`")),
-            };
-            Ok((service.clone(), reload))
-        };
-        self.reload.iter().map(read).collect()
-    }
-
-    fn read_migration(&self) -> Result<Option<Migration>, BuildError> {
-        let Some(argument) = &self.migrate else { return Ok(None) };
-        is_word("migrate.id", &argument.id)?;
-        Ok(Some(Migration {
-            id: argument.id.clone(),
-            service: argument.service.clone(),
-            backup: argument.backup.clone(),
-            run: argument.run.clone(),
-            verify: argument.verify.clone(),
-            restore: argument.restore.clone(),
-            incompatible: argument.incompatible,
-        }))
-    }
-
-    fn read_jobs(&self) -> Result<Vec<Job>, BuildError> {
-        let read = |job: &InitArgument| {
-            is_word("init.name", &job.name)?;
-            Ok(Job { name: job.name.clone(), service: job.service.clone(), command: job.command.clone(), unless: job.unless.clone() })
-        };
-        self.init.iter().map(read).collect()
-    }
-
-    fn read_requires(&self) -> Result<Requirements, BuildError> {
-        let amount = |field: &str, value: &Value, read: fn(&Value) -> Option<u64>| {
-            read(value).ok_or_else(|| BuildError::field(&format!("requires.{field}"), format!("`{value}` is not an amount")))
-        };
-        let RequiresArgument { memory, cpus, disk, sysctl } = &self.requires;
-        Ok(Requirements {
-            memory: memory.as_ref().map(|value| amount("memory", value, units::bytes)).transpose()?,
-            nano_cpus: cpus.as_ref().map(|value| amount("cpus", value, units::nano_cpus)).transpose()?,
-            disk: disk
-                .iter()
-                .map(|(path, value)| Ok((path.clone(), amount("disk", value, units::bytes)?)))
-                .collect::<Result<_, BuildError>>()?,
-            sysctl: sysctl.clone(),
-        })
     }
 
     fn resolve_images(&mut self, services: &[Service], context: &BuildContext<'_>) -> Result<Vec<Image>, BuildError> {
@@ -558,54 +345,6 @@ impl ComposeStack {
     }
 }
 
-impl FileArgument {
-    fn read(&self, context: &BuildContext<'_>) -> Result<Vec<(String, StackFile)>, String> {
-        let mode = mode(self.mode.as_deref(), 0o644)?;
-        let file = |content| StackFile { content, mode, uid: self.owner, gid: self.group.unwrap_or(self.owner) };
-        let base = |name: &String| name.rsplit('/').next().unwrap_or(name).to_owned();
-        let dest = |default: Option<String>| -> Result<String, String> {
-            let dest = self.dest.clone().or(default).ok_or("a file with `content` needs a `dest`")?;
-            let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '@' | '+' | ',');
-            let path = dest.trim_start_matches("./").trim_end_matches('/').to_owned();
-            if path.is_empty()
-                || path.starts_with('/')
-                || path.split('/').any(|part| part.is_empty() || part == "..")
-                || !path.chars().all(fine)
-            {
-                return Err(format!("`{}` is not a path below `files/`", dest.escape_debug()));
-            }
-            Ok(path)
-        };
-        match (&self.template, &self.src, &self.content, &self.tree) {
-            (Some(name), None, None, None) => Ok(vec![(dest(Some(base(name)))?, file(FileContent::Text(context.sources.template(name)?)))]),
-            (None, Some(name), None, None) => Ok(vec![(dest(Some(base(name)))?, file(whole(context, name)?))]),
-            (None, None, Some(text), None) => Ok(vec![(dest(None)?, file(FileContent::Text(Text::parse(text))))]),
-            (None, None, None, Some(name)) => {
-                let root = dest(Some(base(name)))?;
-                let paths = context.sources.tree(name)?;
-                paths.iter().map(|path| Ok((format!("{root}/{path}"), file(whole(context, &format!("{name}/{path}"))?)))).collect()
-            }
-            _ => Err("a file needs exactly one of `template`, `src`, `content`, `tree`".to_owned()),
-        }
-    }
-}
-
-fn whole(context: &BuildContext<'_>, name: &str) -> Result<FileContent, String> {
-    let bytes = context.sources.file(name)?;
-    if bytes.len() <= INLINE
-        && let Ok(text) = String::from_utf8(bytes.clone())
-        && !Text::is_marked(&text)
-    {
-        return Ok(FileContent::Text(Text::plain(text)));
-    }
-    Ok(FileContent::Upload(context.sources.file_path(name)?, sha256(&bytes)))
-}
-
-fn mode(text: Option<&str>, default: u32) -> Result<u32, String> {
-    let Some(text) = text else { return Ok(default) };
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| format!("`{text}` is not a mode, such as \"0644\""))
-}
-
 fn known_service(model: &Model, name: &str) -> Result<(), BuildError> {
     let services = model.section("services");
     if services.contains_key(name) {
@@ -613,14 +352,6 @@ fn known_service(model: &Model, name: &str) -> Result<(), BuildError> {
     }
     let hint = nearest(name, services.keys().map(String::as_str)).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
     Err(BuildError::from(format!("`{name}` is no service of the stack{hint}")))
-}
-
-fn is_word(field: &str, text: &str) -> Result<(), BuildError> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if text.is_empty() || !text.chars().all(fine) || text.starts_with('.') {
-        return Err(BuildError::field(field, format!("`{}` is not a name: use letters, digits, `.`, `-`, `_`", text.escape_debug())));
-    }
-    Ok(())
 }
 
 /// Several problems as one error.
