@@ -1,6 +1,10 @@
 //! One host's way through a run: connect, gather, resolve, probe, plan. What follows is in
 //! `apply`, `guarded` and `verify`.
 
+mod refusal;
+mod secrets;
+mod showing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,20 +12,18 @@ use std::time::{Duration, Instant};
 use crate::diagnostic::{Failure, FailureClass, printable};
 use crate::engine::answers::Queued;
 use crate::engine::condition;
-use crate::engine::findings;
 use crate::engine::lock::HostState;
-use crate::engine::plan::{self, Decision, Diffs, Planner, TaskPlan};
+use crate::engine::plan::{self, Diffs, Planner, TaskPlan};
 use crate::engine::preflight::{self, Preflight};
 use crate::engine::program::{Program, TaskIndex};
 use crate::engine::recover::{Ended, Moment};
-use crate::engine::undeclared::{self, Login, Undeclared};
+use crate::engine::undeclared::{self, Login};
 use crate::engine::{Job, Mode};
-use crate::event::{EventKind, Finding, HostReport, Outcome, Recap, TaskReport};
+use crate::event::{EventKind, Finding, HostReport, Recap};
 use crate::facts::Facts;
-use crate::resource::observe::{Answer, Observations};
-use crate::resource::{Claim, Place, ResourceId, interview};
-use crate::secret::{Masker, SecretName, Vault};
-use crate::shell::Script;
+use crate::resource::observe::Observations;
+use crate::resource::{Claim, ResourceId, interview};
+use crate::secret::{Masker, Vault};
 use crate::transport::{Frame, Output, PendingReply, Session, SessionError, Target};
 
 /// How long the facts, a probe or a look at the lock may take.
@@ -205,37 +207,6 @@ impl HostRun {
         Ok(())
     }
 
-    /// Gives a session what it fills into scripts, and what it masks in answers.
-    pub(super) fn share_secrets(&self, session: &Session) {
-        session.set_vault(self.vault.clone(), self.masker.and(&self.vault.masker()));
-    }
-
-    /// Every secret that the host's program names; all of the project's for commands that look
-    /// further than the program does (logs, evidence).
-    fn named_secrets(&self) -> Vec<SecretName> {
-        if matches!(self.job.mode, Mode::Gather | Mode::Exec | Mode::Inspect | Mode::Operate) {
-            return self.job.digests.names().cloned().collect();
-        }
-        self.program.tasks.iter().flat_map(|task| task.resources.iter().flat_map(|resource| resource.secrets())).collect()
-    }
-
-    /// From here on masks these secrets in whatever the host sends back: it may have them from an
-    /// earlier run, and print them although this one changes nothing.
-    async fn mask(&mut self, mut names: Vec<SecretName>) -> Result<(), Failure> {
-        // Of what is made of a secret anew each time nobody has the earlier value: it is the host's own.
-        names.retain(|name| name.origin().1.is_none());
-        names.sort();
-        names.dedup();
-        if names.is_empty() {
-            return Ok(());
-        }
-        let job = self.job.clone();
-        self.masker = tokio::task::spawn_blocking(move || (job.masker)(&names)).await.unwrap_or_default();
-        let session = self.session()?;
-        self.share_secrets(&session);
-        Ok(())
-    }
-
     /// The session.
     ///
     /// # Errors
@@ -250,28 +221,6 @@ impl HostRun {
         if let Some(session) = &self.session {
             let _ = tokio::time::timeout(Duration::from_secs(2), session.close()).await;
         }
-    }
-
-    /// Refuses a distribution that nobody proved this on, before anything is touched.
-    fn check_supported(&self) -> Result<(), Failure> {
-        const SUPPORTED: [(&str, &str); 4] = [("Debian", "12"), ("Debian", "13"), ("Ubuntu", "22.04"), ("Ubuntu", "24.04")];
-        let (name, version) = (self.facts.distribution(), self.facts.version());
-        if SUPPORTED.contains(&(name, version)) || !self.job.mode.changes() {
-            return Ok(());
-        }
-        Err(Failure::new(FailureClass::Unsupported, format!("`{name} {version}` is not supported"))
-            .hint("supported are Debian 12 and 13, Ubuntu 22.04 and 24.04; nothing was touched"))
-    }
-
-    /// Refuses a host without the tools that questions and steps are made of, before anything is touched.
-    fn check_tools(&self) -> Result<(), Failure> {
-        let missing = self.facts.missing_tools();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let names = missing.iter().map(|tool| format!("`{}`", printable(tool))).collect::<Vec<_>>().join(", ");
-        Err(Failure::new(FailureClass::MissingTool, format!("the host has no {names}; nothing was touched"))
-            .hint("every Debian and Ubuntu has it: put it back (`apt-get install --reinstall coreutils findutils grep libc-bin`)"))
     }
 
     /// One round trip: asks everything that some tasks want to know.
@@ -331,29 +280,6 @@ impl HostRun {
         plan::digest(&self.planner(&self.observations), &self.program, &self.plans)
     }
 
-    /// Whether the plan is exactly the saved one, if one is applied.
-    pub(super) fn as_saved(&self) -> Result<(), Failure> {
-        let Some(only) = &self.job.only else { return Ok(()) };
-        let now = self.planned();
-        let saved = only.get(&self.name).cloned().unwrap_or_default();
-        if now == saved {
-            return Ok(());
-        }
-        let mut failure = Failure::new(FailureClass::MovedOn, "the host is not as it was when the plan was saved; nothing was touched")
-            .hint("plan again, look at it, and apply that");
-        let place = |entry: &(String, String)| entry.0.splitn(3, '/').nth(2).unwrap_or_default().to_owned();
-        failure.causes.extend(
-            now.iter().filter(|entry| !saved.contains(entry)).map(|entry| format!("{} would change otherwise than planned", place(entry))),
-        );
-        failure.causes.extend(
-            saved
-                .iter()
-                .filter(|entry| !now.iter().any(|other| other.0 == entry.0))
-                .map(|entry| format!("{} needs no change any more", place(entry))),
-        );
-        Err(failure)
-    }
-
     /// Plans anew if the plan is old or the host was changed since (DESIGN 8.7).
     pub(super) async fn refresh_plan(&mut self) -> Result<(), Failure> {
         if !self.changed && self.planned_at.elapsed() < PLAN_KEEPS {
@@ -365,103 +291,6 @@ impl HostRun {
         Ok(())
     }
 
-    /// Decrypts what this host's changes need, if anything, and hands it to the session.
-    ///
-    /// # Errors
-    /// [`FailureClass::Project`] if a secret cannot be had.
-    pub(super) async fn unlock(&mut self) -> Result<(), Failure> {
-        let mut names = Vec::new();
-        for (index, plans) in &self.plans {
-            for (resource, decision) in self.program.tasks[*index].resources.iter().zip(plans) {
-                match decision {
-                    Decision::Known(plan) => {
-                        names.extend(plan.steps.iter().flat_map(|step| step.script.secrets()));
-                        names.extend(plan.validate.iter().flat_map(Script::secrets));
-                    }
-                    Decision::After(_) => names.extend(resource.secrets()),
-                    Decision::Unknown(_) | Decision::Refused(_) => {}
-                }
-            }
-        }
-        let handlers = self.program.plays.iter().flat_map(|play| &play.handlers);
-        names
-            .extend(handlers.flat_map(|handler| self.program.tasks[handler.task].resources.iter().flat_map(|resource| resource.secrets())));
-        self.unlock_names(names).await
-    }
-
-    /// Decrypts secrets by name and hands them to the session.
-    pub(super) async fn unlock_names(&mut self, mut names: Vec<SecretName>) -> Result<(), Failure> {
-        names.sort();
-        names.dedup();
-        if names.is_empty() {
-            return Ok(());
-        }
-        self.doing("decrypting secrets");
-        let job = self.job.clone();
-        let unlocked = tokio::task::spawn_blocking(move || (job.unlock)(&names)).await;
-        let vault = unlocked.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| {
-            Failure::new(FailureClass::Project, "a secret that this host needs cannot be had; nothing was touched").because(why)
-        })?;
-        self.vault = vault;
-        if self.masker.is_blind() {
-            // Somebody gave a passphrase meanwhile.
-            self.mask(self.named_secrets()).await?;
-        }
-        let session = self.session()?;
-        self.share_secrets(&session);
-        Ok(())
-    }
-
-    /// Everything that refuses, before anything is touched: claims that exclude each other, what
-    /// the host lacks, and resources that refuse.
-    ///
-    /// # Errors
-    /// One failure that names each.
-    pub fn refusals(&self) -> Result<(), Failure> {
-        let conflicts = self.job.cross_check(self);
-        let mut reasons: Vec<String> = conflicts.into_iter().map(|conflict| self.with_place(conflict)).collect();
-        let short = if self.changed { Vec::new() } else { self.preflight.shortages() };
-        let only_short = !short.is_empty() && reasons.is_empty();
-        reasons.extend(short);
-        let before = reasons.len();
-        for (_, index) in self.program.straight() {
-            let Some(plan) = self.plans.get(&index) else { continue };
-            let task = &self.program.tasks[index];
-            for (resource, decision) in task.resources.iter().zip(plan) {
-                if let Decision::Refused(reason) = decision {
-                    let at = &task.location;
-                    reasons.push(format!("{} ({}:{}): {reason}", resource.id(), at.file.display(), at.line));
-                }
-            }
-        }
-        if reasons.is_empty() {
-            return Ok(());
-        }
-        let mut failure = if only_short && before == reasons.len() {
-            Failure::new(FailureClass::Preflight, "the host lacks what the playbook requires; nothing was touched")
-                .hint("`soc-provision preflight` shows who needs what; give the host more, move roles to another, or lower `requires`")
-        } else {
-            Failure::new(FailureClass::Refused, "the plan was refused; nothing was touched")
-        };
-        failure.causes = reasons;
-        Err(failure)
-    }
-
-    /// What nobody declared in places that the project owns, and places that could not be looked at.
-    #[must_use]
-    pub fn undeclared(&self, seen: &Observations) -> (Vec<Undeclared>, Vec<(Place, String)>) {
-        if self.job.partial {
-            return (Vec::new(), Vec::new());
-        }
-        undeclared::find(&self.claims(), seen, &self.login())
-    }
-
-    /// Marks what is accepted, and weighs what is weighed; worst first.
-    pub fn weigh(&self, findings: &mut [Finding], found: &[Undeclared]) {
-        self.accept_inherited(findings, found);
-        findings::weigh(findings, &self.claims(), &jiff::Zoned::now().date().to_string());
-    }
-
     pub(super) fn login(&self) -> Login {
         Login { user: self.facts.text("ansible_user_id").to_owned(), port: self.target.port.unwrap_or(22) }
     }
@@ -470,134 +299,6 @@ impl HostRun {
     #[must_use]
     pub fn run_id(&self) -> &str {
         &self.job.holder.run
-    }
-
-    /// Reports the plan and everything else in which the host differs from the repository.
-    ///
-    /// # Errors
-    /// If the host is lost while contents are read, or the project contradicts itself.
-    pub async fn report_drift(&mut self) -> Result<(), Failure> {
-        self.report_plan().await?;
-        let (found, blind) = self.undeclared(&self.observations);
-        let mut all = findings::of_plans(&self.program, &self.plans, &self.diffs);
-        all.extend(findings::of_places(&found, &blind));
-        all.extend(condition::find(&self.observations, &self.state.owed));
-        let ailing = self.ailing().await?;
-        all.extend(ailing.into_iter().map(|(title, role, why)| Finding { role, ..condition::finding("health", &title, why) }));
-        self.weigh(&mut all, &found);
-        for finding in &all {
-            self.emit(EventKind::Finding(finding.clone()));
-        }
-        self.findings = all;
-        if let Some(holder) = &self.state.held_by {
-            let get = |key: &str| holder.get(key).map_or("unknown", String::as_str);
-            let text = format!(
-                "{}: run {} of {} from {} is under way, so what drift says may be old already",
-                self.name,
-                get("run"),
-                get("who"),
-                get("from")
-            );
-            self.emit(EventKind::Warning { text });
-        }
-        let reasons = self.job.cross_check(self);
-        if reasons.is_empty() {
-            return Ok(());
-        }
-        let mut failure = Failure::new(FailureClass::Refused, "what the playbook declares contradicts itself");
-        failure.causes = reasons.into_iter().map(|reason| self.with_place(reason)).collect();
-        Err(failure)
-    }
-
-    /// A sentence that begins with a resource's name, with the place of its task.
-    fn with_place(&self, sentence: String) -> String {
-        let place = self.program.tasks.iter().find_map(|task| {
-            let rest = task.resources.iter().find_map(|resource| sentence.strip_prefix(&resource.id().to_string())?.strip_prefix(": "))?;
-            Some((task, sentence.len() - rest.len() - 2))
-        });
-        place.map_or(sentence.clone(), |(task, end)| {
-            format!("{} ({}:{}){}", &sentence[..end], task.location.file.display(), task.location.line, &sentence[end..])
-        })
-    }
-
-    /// Reports the plan, with the old contents of files read first if diffs are wanted.
-    ///
-    /// # Errors
-    /// If the host is lost while contents are read.
-    pub async fn report_plan(&mut self) -> Result<(), Failure> {
-        let diffs = self.read_for_diffs().await?;
-        let mut notified = BTreeSet::new();
-        for (play, index) in self.program.straight() {
-            let Some(plan) = self.plans.get(&index) else { continue };
-            let report = plan::report(&self.program, play, index, plan, &diffs);
-            self.count_planned(&report.outcome);
-            if report.outcome.is_pending() {
-                notified.extend(self.program.tasks[index].notify.iter().cloned());
-            }
-            self.emit(EventKind::Task(report));
-        }
-        notified.extend(self.state.owed.iter().cloned());
-        for play in &self.program.plays {
-            for handler in play.handlers.iter().filter(|handler| handler.names.iter().any(|name| notified.contains(name))) {
-                let task = &self.program.tasks[handler.task];
-                self.emit(EventKind::Task(TaskReport {
-                    play: play.index,
-                    title: task.title.clone(),
-                    role: task.role.clone(),
-                    place: Some(task.place()),
-                    handler: true,
-                    outcome: Outcome::WouldChange,
-                    resources: task.resources.iter().map(|resource| plan::notified(resource.as_ref())).collect(),
-                    milliseconds: 0,
-                }));
-            }
-        }
-        self.diffs = diffs;
-        Ok(())
-    }
-
-    fn count_planned(&mut self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Skipped { .. } => self.recap.skipped += 1,
-            Outcome::Failed { .. } => {}
-            Outcome::WouldChange => {
-                self.recap.ok += 1;
-                self.recap.changed += 1;
-            }
-            _ => self.recap.ok += 1,
-        }
-        if outcome.is_pending() {
-            self.pending += 1;
-        }
-    }
-
-    async fn read_for_diffs(&self) -> Result<Diffs, Failure> {
-        if !self.job.diff {
-            return Ok(Diffs::new());
-        }
-        self.contents(&plan::paths_for_diffs(self.plans.values())).await
-    }
-
-    /// Reads files for diffs, up to 1 MiB each, in one round trip.
-    pub(super) async fn contents(&self, paths: &[String]) -> Result<Diffs, Failure> {
-        if paths.is_empty() {
-            return Ok(Diffs::new());
-        }
-        let secret = |path: &String| crate::resource::Question::SecretFile(path.clone());
-        let mut questions: Vec<_> = paths.iter().cloned().map(crate::resource::Question::Content).collect();
-        questions.extend(paths.iter().map(secret));
-        let nonce = self.job.nonce();
-        let frame = Frame { deadline: READ_DEADLINE, keep: 64 << 20, ..Frame::new(interview::script(&questions, &nonce)) };
-        let output = self.session()?.run(frame).await.map_err(|error| session_failure("reading files for diffs", &error))?;
-        let seen = interview::parse(&questions, &nonce, &output.stdout);
-        let held_secret =
-            |path: &String| matches!(seen.get(&secret(path)), Some(Answer::SecretFile(Some(state))) if state.recorded.is_some());
-        let content = |(path, question): (&String, &crate::resource::Question)| match seen.get(question) {
-            Some(Answer::Content(Some(_))) if held_secret(path) => Some(b"(held a secret: not shown)\n".to_vec()),
-            Some(Answer::Content(content)) => content.clone(),
-            _ => None,
-        };
-        Ok(paths.iter().cloned().zip(paths.iter().zip(&questions).map(content)).collect())
     }
 
     /// The host's part of the recap.
