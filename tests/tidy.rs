@@ -45,7 +45,7 @@ const PURE: &[&str] = &["project", "resolve", "resource", "composite", "facts", 
 const IMPURE_CRATES: &[&str] = &["tokio::", "russh"];
 
 /// Longest file, in lines; a longer one is two rooms in one.
-const MAX_LINES: usize = 650;
+const MAX_LINES: usize = 520;
 
 fn sources() -> BTreeMap<PathBuf, String> {
     fn walk(directory: &Path, out: &mut BTreeMap<PathBuf, String>) {
