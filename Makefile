@@ -5,12 +5,14 @@
 demo: deps release
 	lab/demo
 
-# Everything that takes minutes: format, lints, unit, ssh, content, containers. What measures moments has the machine alone.
+# Everything that takes minutes: format, lints, unit, ssh, content, containers, and one emulated machine with one of each
+# proof that needs a kernel of its own. What measures moments has the machine alone.
 test: deps lint
 	cargo build --locked --bins
 	cargo test --locked --lib --bins --test canary --test cli --test content --test ssh --test tidy -- --test-threads=2
 	cargo test --locked --test e2e -- --test-threads=2 --skip latency:: --skip interrupted::
 	cargo test --locked --test e2e -- --test-threads=1 latency:: interrupted::
+	cargo test --locked --test vm -- kernel::
 
 # Every proof in full, resumable; hours. Writes the table of docs/PROOF.md.
 prove: deps

@@ -11,7 +11,7 @@ use crate::shell::Script;
 
 /// Prints `altered PATH` or `missing PATH`. dpkg(1), `--verify-format rpm`: a `c` before the path
 /// marks configuration files.
-const VERIFY: &str = r#" 2>/dev/null | while IFS= read -r l; do
+const VERIFY: &str = r#"dpkg --verify --verify-format rpm -- "$@" 2>/dev/null | while IFS= read -r l; do
   case $l in
   '??5'*' c /'* | 'missing'*' c /'*) continue ;;
   '??5'*' /'*) w=altered ;;
@@ -24,6 +24,16 @@ const VERIFY: &str = r#" 2>/dev/null | while IFS= read -r l; do
     missing:/usr/share/gnome/* | missing:/usr/share/help/* | missing:/usr/share/bug/* | missing:/usr/share/doc-base/*) continue ;; esac
   printf '%s %s\n' $w "$f"
 done
+"#;
+
+/// Prints `diverted PATH` for files of the packages that somebody moved aside by dpkg-divert(1), which
+/// dpkg then verifies where they are now. `:` stands where the package that diverts would.
+const DIVERTED: &str = r#"while IFS= read -r f && IFS= read -r t && IFS= read -r p; do
+  [ "$p" = : ] || continue
+  for n; do for l in /var/lib/dpkg/info/$n.list /var/lib/dpkg/info/$n:*.list; do
+    if [ -r "$l" ] && grep -qxF -e "$f" -e "${f#/usr}" -- "$l"; then printf 'diverted %s\n' "$f"; fi
+  done; done
+done </var/lib/dpkg/diversions
 :
 "#;
 
@@ -43,10 +53,9 @@ if [ ! -e "$f" ]; then echo "missing $f"; else h=$(md5sum <"$f"); [ "${h%% *}" =
 
 /// The question about packages.
 pub(in crate::resource) fn of_packages(names: &[&str]) -> Question {
-    let script = names
-        .iter()
-        .fold(Script::sh("export LC_ALL=C; dpkg --verify --verify-format rpm --", &[]), |script, name| script.then(" {}", &[name]));
-    Question::Raw { key: format!("dpkg-verify {}", names.join(" ")), script: script.then(VERIFY, &[]) }
+    let script = names.iter().fold(Script::sh("export LC_ALL=C; set --", &[]), |script, name| script.then(" {}", &[name]));
+    let script = script.then("\n", &[]).then(VERIFY, &[]).then(DIVERTED, &[]);
+    Question::Raw { key: format!("dpkg-verify {}", names.join(" ")), script }
 }
 
 /// The question about a unit's file.
@@ -69,7 +78,10 @@ pub(in crate::resource) fn plan(told: &str) -> Plan {
 }
 
 /// Installs the version that is there: nothing is upgraded behind anybody's back.
-const REINSTALL: &str = r#"for f in "$@"; do chattr -i -a -- "$f" 2>/dev/null; done
+const REINSTALL: &str = r#"for f in "$@"; do
+  chattr -i -a -- "$f" 2>/dev/null
+  if d=$(dpkg-divert --listpackage "$f" 2>/dev/null) && [ "$d" = LOCAL ]; then rm -f -- "$f" && dpkg-divert --quiet --rename --remove "$f" || exit 1; fi
+done
 names=$(for f in "$@"; do dpkg -S -- "$f" 2>/dev/null || dpkg -S -- "${f#/usr}" 2>/dev/null; done | grep -v '^diversion ' | sed 's|: /.*||; s|,||g' | tr ' ' '\n' | sort -u)
 files=$*; set --
 for p in $names; do set -- "$@" "$p=$(dpkg-query -W -f '${Version}' -- "$p")" || exit 1; done
@@ -87,7 +99,7 @@ mod tests {
 
     #[test]
     fn altered_programs_are_told_and_configuration_is_not() {
-        let dpkg = "printf '%s\\n' '??5??????   /usr/bin/less' '??5?????? c /etc/less' 'missing     /usr/share/doc/less/x' 'missing     /usr/bin/lessecho' 'missing   c /etc/y'";
+        let dpkg = "dpkg() { printf '%s\\n' '??5??????   /usr/bin/less' '??5?????? c /etc/less' 'missing     /usr/share/doc/less/x' 'missing     /usr/bin/lessecho' 'missing   c /etc/y'; }\n";
         let (status, told, _) = run(&Script::sh(dpkg, &[]).then(VERIFY, &[]), &crate::secret::Vault::default());
         let told = String::from_utf8(told).unwrap();
         assert_eq!((status, told.trim()), (0, "altered /usr/bin/less\nmissing /usr/bin/lessecho"));
