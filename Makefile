@@ -1,5 +1,5 @@
 # What a new machine (Debian or Ubuntu with Rust) needs: `make demo` and `make test` install the rest.
-.PHONY: demo test prove bench vm docker lint unit e2e docs release deps clean-lab
+.PHONY: demo test prove bench vm lint unit e2e docs release deps clean-lab
 
 # The main job on throw-away hosts: bare Debian to a healthy stack, twice.
 demo: deps release
@@ -25,12 +25,6 @@ bench: deps release
 # On an emulated machine with a kernel of its own.
 vm: deps
 	cargo test --locked --test vm -- --test-threads=1 --nocapture
-
-# Compose stacks as releases, on real Docker in two throw-away hosts.
-docker: deps
-	lab/up --name mk --docker 1
-	lab/up --name mkbare 1
-	SOC_LAB_SSH=$(CURDIR)/.lab/mk/ssh_config SOC_LAB_BARE=$(CURDIR)/.lab/mkbare/ssh_config CI_DOCKER=1 cargo test --locked --test docker -- --test-threads=1; r=$$?; lab/down --name mk; lab/down --name mkbare; exit $$r
 
 lint:
 	cargo fmt --check
