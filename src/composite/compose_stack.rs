@@ -9,18 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::diagnostic::nearest;
+use crate::resource::argument::Presence;
 use crate::resource::compose::harden::{Exception, Level, harden};
 use crate::resource::compose::model::Model;
 use crate::resource::compose::service::Service;
 use crate::resource::compose::stack::{FileContent, Stack, StackFile, StackSecret, normalise};
 use crate::resource::compose_release::{AbsentStack, ComposeRelease};
-use crate::resource::docker_image::{BUSYBOX, Image, ImageSource, ImageState};
+use crate::resource::docker_image::{BUSYBOX, Image, ImageSource};
 use crate::resource::package::Package;
 use crate::resource::{BuildContext, BuildError, Kind, Resource};
 use crate::secret::{SecretName, Text};
 use arguments::{
     FileArgument, Health, ImageArgument, InitArgument, MigrateArgument, PullPolicy, Registry, ReloadArgument, RequiresArgument,
-    SecretArgument, StackState,
+    SecretArgument,
 };
 
 /// A Compose stack, brought up as a release: validated first, waited for until healthy, put back
@@ -98,7 +99,7 @@ pub struct ComposeStack {
     #[serde(default)]
     pub requires: RequiresArgument,
     #[serde(default)]
-    pub state: StackState,
+    pub state: Presence,
     /// With `state: absent`: the stack's volumes go too.
     #[serde(default)]
     pub wipe_data: bool,
@@ -119,7 +120,7 @@ impl Kind for ComposeStack {
             let message = format!("`{}` is not a Compose project's name", self.name.escape_debug());
             return Err(BuildError::field("name", message).hint("use lower-case letters, digits, `-` and `_`"));
         }
-        if self.state == StackState::Absent {
+        if self.state == Presence::Absent {
             return Ok(vec![Box::new(AbsentStack { name: self.name, wipe_data: self.wipe_data })]);
         }
         if self.wipe_data {
@@ -339,7 +340,7 @@ impl ComposeStack {
                 ImageArgument::Registry(Registry::Registry) => ImageSource::default(),
                 ImageArgument::Source(source) => source,
             };
-            out.push(Image::resolve(name, source, ImageState::Present, context)?);
+            out.push(Image::resolve(name, source, Presence::Present, context)?);
         }
         Ok(out)
     }

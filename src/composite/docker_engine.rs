@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::diagnostic::nearest;
 use crate::facts::Facts;
-use crate::resource::copy::Presence;
+use crate::resource::argument::Presence;
 use crate::resource::docker_daemon::{AbsentDaemon, DockerDaemon};
 use crate::resource::package::Package;
 use crate::resource::repository::Repository;

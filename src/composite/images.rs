@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::resource::argument::Presence;
 use crate::resource::compose::service::Service;
 use crate::resource::compose::stack::Locked;
-use crate::resource::docker_image::{Image, ImageSource, ImageState};
+use crate::resource::docker_image::{Image, ImageSource};
 use crate::resource::{BuildContext, BuildError};
 
 /// The locked images of a stack's services, and remarks on those that are not locked.
@@ -48,7 +49,7 @@ pub(super) fn by_digest(
             continue;
         }
         let source = ImageSource { digest: Some(digest), ..ImageSource::default() };
-        let image = Image::resolve(reference.clone(), source, ImageState::Present, context)?;
+        let image = Image::resolve(reference.clone(), source, Presence::Present, context)?;
         match known {
             Some(at) => images[at] = image,
             None => images.push(image),

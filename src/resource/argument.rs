@@ -106,6 +106,28 @@ impl JsonSchema for Account {
     }
 }
 
+/// Whether something is to be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// To be there.
+    #[default]
+    Present,
+    /// To be gone.
+    Absent,
+}
+
+/// What to do on a host whose kernel has not what a resource needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IfMissing {
+    /// Refuse it.
+    #[default]
+    Fail,
+    /// Say so and go on.
+    Warn,
+}
+
 /// Seconds that a host waits for the confirming login of a guarded change before it puts the old
 /// state back (DESIGN 8.1).
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]

@@ -7,8 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::resource::argument::{Words, check_account};
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Presence, Words, check_account};
 use crate::resource::observe::{Question, View};
 use crate::resource::plan::{Change, Effect, MOVED_ON, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Resource, ResourceId, Severity};

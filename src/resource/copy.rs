@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::resource::argument::{Account, FileMode, absolute};
+use crate::resource::argument::{Account, FileMode, Presence, absolute};
 use crate::resource::directory::DirectoryResource;
 use crate::resource::managed::{Body, ManagedFile, remove_file};
 use crate::resource::observe::{Question, View};
@@ -55,17 +55,6 @@ pub struct Copy {
     /// `absent` removes the file.
     #[serde(default)]
     state: Presence,
-}
-
-/// Whether something is to be there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Presence {
-    /// To be there.
-    #[default]
-    Present,
-    /// To be gone.
-    Absent,
 }
 
 impl Kind for Copy {

@@ -7,8 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::resource::argument::{Account, FileMode, absolute, octal};
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Account, FileMode, Presence, absolute, octal};
 use crate::resource::file::remove_tree;
 use crate::resource::fragment;
 use crate::resource::marks;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::facts::Facts;
+use crate::resource::argument::Presence;
 use crate::resource::package::Package;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided, Upload};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Teardown, View};
@@ -52,16 +53,7 @@ pub struct DockerImage {
     pub pull: Option<bool>,
     /// Whether it must be there.
     #[serde(default)]
-    pub state: ImageState,
-}
-
-/// Whether an image must be there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ImageState {
-    #[default]
-    Present,
-    Absent,
+    pub state: Presence,
 }
 
 /// Where an image comes from: one of these; without any it is pulled from its registry. The same
@@ -141,7 +133,7 @@ pub struct StandIn {
 #[derive(Debug)]
 pub struct Image {
     pub name: String,
-    pub state: ImageState,
+    pub state: Presence,
     pub origin: Origin,
     notes: Vec<String>,
 }
@@ -177,7 +169,7 @@ impl Image {
     ///
     /// # Errors
     /// What is wrong with the arguments or the files they name.
-    pub fn resolve(name: String, source: ImageSource, state: ImageState, context: &BuildContext<'_>) -> Result<Self, BuildError> {
+    pub fn resolve(name: String, source: ImageSource, state: Presence, context: &BuildContext<'_>) -> Result<Self, BuildError> {
         check_name(&name)?;
         let given = [source.archive.is_some(), source.build.is_some(), source.stand_in.is_some()];
         if given.iter().filter(|given| **given).count() > 1 {
@@ -214,13 +206,13 @@ impl Image {
     /// An image that must not be on the host.
     #[must_use]
     pub fn absent(name: &str) -> Self {
-        Self { name: name.to_owned(), state: ImageState::Absent, origin: Origin::Registry { digest: None }, notes: Vec::new() }
+        Self { name: name.to_owned(), state: Presence::Absent, origin: Origin::Registry { digest: None }, notes: Vec::new() }
     }
 
     /// Whether the host must have [`BUSYBOX`] to make the image.
     #[must_use]
     pub fn needs_busybox(&self) -> bool {
-        self.state == ImageState::Present && matches!(self.origin, Origin::StandIn { .. })
+        self.state == Presence::Present && matches!(self.origin, Origin::StandIn { .. })
     }
 
     /// The image's id, where the controller knows it before anything is sent.
@@ -302,10 +294,10 @@ impl Resource for Image {
 
     fn claims(&self) -> Vec<Claim> {
         match &self.origin {
-            Origin::Archive { path, archive } if self.state == ImageState::Present => {
+            Origin::Archive { path, archive } if self.state == Presence::Present => {
                 vec![Claim::Archive { reference: self.name.clone(), ids: archive.ids.clone(), path: path.clone() }]
             }
-            Origin::Registry { digest } if self.state == ImageState::Present && !self.name.contains('@') => {
+            Origin::Registry { digest } if self.state == Presence::Present && !self.name.contains('@') => {
                 vec![Claim::Pulled { reference: self.name.clone(), digest: digest.clone() }]
             }
             _ => Vec::new(),
@@ -315,7 +307,7 @@ impl Resource for Image {
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
         let mut plan = Plan { notes: self.notes.clone(), ..Plan::default() };
         let found = view.image(&self.name)?;
-        if self.state == ImageState::Absent {
+        if self.state == Presence::Absent {
             if let Some(found) = found {
                 let id = short(found.get("Id").and_then(Value::as_str).unwrap_or_default());
                 let step = Step::new(format!("remove {}", self.name), Script::sh("docker image rm {} >/dev/null\n", &[&self.name]));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::facts::Facts;
+use crate::resource::argument::Presence;
 use crate::resource::compose::compare::network_changes;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Teardown, View};
@@ -36,16 +37,7 @@ pub struct DockerNetwork {
     pub options: BTreeMap<String, String>,
     /// `absent` removes the network.
     #[serde(default)]
-    pub state: State,
-}
-
-/// Whether it must be there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    #[default]
-    Present,
-    Absent,
+    pub state: Presence,
 }
 
 fn bridge() -> String {
@@ -120,7 +112,7 @@ impl Resource for DockerNetwork {
     }
 
     fn teardown(&self, _wish: Teardown) -> Option<Box<dyn Resource>> {
-        Some(Box::new(Self { state: State::Absent, ..self.clone() }))
+        Some(Box::new(Self { state: Presence::Absent, ..self.clone() }))
     }
 
     fn questions(&self, _facts: &Facts) -> Vec<Question> {
@@ -131,18 +123,18 @@ impl Resource for DockerNetwork {
         let found = view.network(&self.name)?;
         let effect = Effect::Network(self.name.clone());
         match (self.state, found) {
-            (State::Absent, None) => Ok(Plan::in_sync()),
-            (State::Absent, Some(_)) => {
+            (Presence::Absent, None) => Ok(Plan::in_sync()),
+            (Presence::Absent, Some(_)) => {
                 let step =
                     Step::new(format!("remove network {}", self.name), Script::sh("docker network rm {} >/dev/null\n", &[&self.name]));
                 Ok(Plan::in_sync().change(Change::remove("network", self.name.clone())).step(step).effect(effect))
             }
-            (State::Present, None) => {
+            (Presence::Present, None) => {
                 let shown = self.subnet.clone().unwrap_or_else(|| self.driver.clone());
                 let step = Step::new(format!("create network {}", self.name), self.create());
                 Ok(Plan::in_sync().change(Change::add("network", shown)).step(step).effect(effect))
             }
-            (State::Present, Some(found)) => {
+            (Presence::Present, Some(found)) => {
                 let mut plan = Plan::in_sync();
                 for (field, before, after) in network_changes(&self.declared(), found) {
                     plan = plan.change(Change::of(field, before, after));
@@ -167,7 +159,7 @@ impl Resource for DockerNetwork {
 
     fn claims(&self) -> Vec<Claim> {
         let subnet = self.subnet.iter().map(|cidr| Claim::Subnet { cidr: cidr.clone(), owner: self.name.clone() });
-        let itself = (self.state == State::Present).then(|| Claim::DockerObject(self.name.clone()));
+        let itself = (self.state == Presence::Present).then(|| Claim::DockerObject(self.name.clone()));
         subnet.chain(itself).collect()
     }
 }

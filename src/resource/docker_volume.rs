@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::docker_network::{State, is_name};
+use super::docker_network::is_name;
 use crate::facts::Facts;
+use crate::resource::argument::Presence;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Teardown, View};
 use crate::shell::Script;
@@ -24,7 +25,7 @@ pub struct DockerVolume {
     pub options: BTreeMap<String, String>,
     /// `absent` removes the volume; see `wipe_data`.
     #[serde(default)]
-    pub state: State,
+    pub state: Presence,
     /// With `state: absent`: yes, with the data in it.
     #[serde(default)]
     pub wipe_data: bool,
@@ -43,7 +44,7 @@ impl Kind for DockerVolume {
         if !is_name(&self.name) {
             return Err(BuildError::field("name", format!("`{}` is not a volume's name", self.name.escape_debug())));
         }
-        if self.state == State::Absent && !self.wipe_data {
+        if self.state == Presence::Absent && !self.wipe_data {
             return Err(BuildError::field("state", format!("removing volume `{}` destroys its data", self.name))
                 .hint("say `wipe_data: true` if that is meant"));
         }
@@ -64,7 +65,7 @@ impl Resource for DockerVolume {
     }
 
     fn teardown(&self, wish: Teardown) -> Option<Box<dyn Resource>> {
-        wish.wipe_data.then(|| Box::new(Self { state: State::Absent, wipe_data: true, ..self.clone() }) as Box<dyn Resource>)
+        wish.wipe_data.then(|| Box::new(Self { state: Presence::Absent, wipe_data: true, ..self.clone() }) as Box<dyn Resource>)
     }
 
     fn questions(&self, _facts: &Facts) -> Vec<Question> {
@@ -75,12 +76,12 @@ impl Resource for DockerVolume {
         let effect = Effect::Volume(self.name.clone());
         let found = view.volume(&self.name)?;
         match (self.state, found) {
-            (State::Absent, None) => Ok(Plan::in_sync()),
-            (State::Absent, Some(_)) => {
+            (Presence::Absent, None) => Ok(Plan::in_sync()),
+            (Presence::Absent, Some(_)) => {
                 let step = Step::new(format!("remove volume {}", self.name), Script::sh("docker volume rm {} >/dev/null\n", &[&self.name]));
                 Ok(Plan::in_sync().change(Change::remove("volume", format!("{} and its data", self.name))).step(step).effect(effect))
             }
-            (State::Present, None) => {
+            (Presence::Present, None) => {
                 let mut script = Script::sh("docker volume create --driver {}", &[&self.driver]);
                 for (key, value) in &self.options {
                     script = script.then(" --opt {}", &[&format!("{key}={value}")]);
@@ -88,7 +89,7 @@ impl Resource for DockerVolume {
                 let step = Step::new(format!("create volume {}", self.name), script.then(" {} >/dev/null\n", &[&self.name]));
                 Ok(Plan::in_sync().change(Change::add("volume", self.driver.clone())).step(step).effect(effect))
             }
-            (State::Present, Some(found)) => {
+            (Presence::Present, Some(found)) => {
                 let driver = found.get("Driver").and_then(Value::as_str).unwrap_or_default();
                 let option =
                     |key: &String| found.get("Options").and_then(|options| options.get(key)).and_then(Value::as_str).unwrap_or_default();
@@ -110,6 +111,6 @@ impl Resource for DockerVolume {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        if self.state == State::Present { vec![Claim::DockerObject(self.name.clone())] } else { Vec::new() }
+        if self.state == Presence::Present { vec![Claim::DockerObject(self.name.clone())] } else { Vec::new() }
     }
 }

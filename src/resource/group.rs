@@ -4,8 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::resource::argument::check_account;
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Presence, check_account};
 use crate::resource::observe::{Question, View};
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Kind, Resource, ResourceId};

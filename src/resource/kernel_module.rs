@@ -6,8 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::resource::argument::check_name;
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Presence, check_name};
 use crate::resource::managed::{Body, ManagedFile, remove_file};
 use crate::resource::observe::{Question, View};
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};

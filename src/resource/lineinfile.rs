@@ -8,8 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::resource::argument::{Account, FileMode, absolute, octal, parent};
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Account, FileMode, Presence, absolute, octal, parent};
 use crate::resource::directory::attribute_changes;
 use crate::resource::fragment::{self, Expect, Write};
 use crate::resource::managed::{Body, check_parent};

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::resource::argument::{FileMode, absolute};
-use crate::resource::copy::{FileResource, Options, Presence};
+use crate::resource::argument::{FileMode, Presence, absolute};
+use crate::resource::copy::{FileResource, Options};
 use crate::resource::directory::DirectoryResource;
 use crate::resource::managed::Body;
 use crate::resource::{BuildContext, BuildError, Kind, Resource};

@@ -7,8 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::resource::argument::{Words, check_name};
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Presence, Words, check_name};
 use crate::resource::managed::{Body, ManagedFile, remove_file};
 use crate::resource::observe::{Question, View};
 use crate::resource::openpgp;

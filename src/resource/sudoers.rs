@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::facts::Facts;
-use crate::resource::argument::GuardTimeout;
+use crate::resource::argument::{GuardTimeout, Presence};
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Guard, GuardKind, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Severity, View, source_text};
@@ -29,19 +29,10 @@ pub struct Sudoers {
     template: Option<String>,
     /// `absent` removes the file.
     #[serde(default)]
-    state: State,
+    state: Presence,
     /// Seconds that the host waits for the confirming login before it puts the old file back.
     #[serde(default)]
     guard_timeout: GuardTimeout,
-}
-
-/// Whether the file is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
 }
 
 impl Kind for Sudoers {
@@ -51,7 +42,7 @@ impl Kind for Sudoers {
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         source_text::file_name(&self.name)?;
         let window = self.guard_timeout.window()?;
-        let wanted = self.state == State::Present;
+        let wanted = self.state == Presence::Present;
         let content = if wanted {
             let text = source_text::text(self.content, self.src.as_deref(), self.template.as_deref(), context.sources)?;
             if text.ends_with('\n') { text } else { text + "\n" }

@@ -13,8 +13,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use crate::facts::Facts;
-use crate::resource::argument::check_name;
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Presence, check_name};
 use crate::resource::managed::{Body, ManagedFile, remove_file};
 use crate::resource::observe::{Question, View};
 use crate::resource::plan::{Change, Effect, Guard, GuardKind, Plan, Step, Undecided};

@@ -6,8 +6,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::resource::argument::{Account, FileMode};
-use crate::resource::copy::{FileResource, Options, Presence};
+use crate::resource::argument::{Account, FileMode, Presence};
+use crate::resource::copy::{FileResource, Options};
 use crate::resource::managed::Body;
 use crate::resource::{BuildContext, BuildError, Kind, Resource};
 

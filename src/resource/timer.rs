@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::resource::argument::{Account, Words, check_name};
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Account, Presence, Words, check_name};
 use crate::resource::systemd_unit::UnitSet;
 use crate::resource::{BuildContext, BuildError, Kind, Resource};
 use crate::secret::Text;

@@ -7,8 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::resource::argument::{Account, Words, check_account};
-use crate::resource::copy::Presence;
+use crate::resource::argument::{Account, Presence, Words, check_account};
 use crate::resource::interview::{SECRET_RECORDS, secret_record};
 use crate::resource::observe::{Question, UserState, View};
 use crate::resource::plan::{Change, Effect, Plan, Shown, Step, Undecided};

@@ -164,15 +164,6 @@ pub struct RequiresArgument {
     pub sysctl: BTreeMap<String, u64>,
 }
 
-/// Whether the stack must be there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StackState {
-    #[default]
-    Present,
-    Absent,
-}
-
 impl PullPolicy {
     /// As Compose has it.
     pub(super) fn word(self) -> &'static str {

@@ -12,6 +12,7 @@ use crate::facts::Facts;
 use crate::resource::apparmor_profile::host::Probed;
 use crate::resource::apparmor_profile::lint::{Code, lint};
 use crate::resource::apparmor_profile::text::{ProfileText, statements};
+use crate::resource::argument::{IfMissing, Presence};
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Severity, View, running, source_text};
@@ -34,7 +35,7 @@ pub struct AppArmorProfile {
     mode: Mode,
     /// `absent` unloads and removes it; refused while anything runs under it.
     #[serde(default)]
-    state: State,
+    state: Presence,
     /// On a host without AppArmor, Docker runs the containers *unconfined and says nothing*:
     /// `fail`, or `warn` and go on.
     #[serde(default)]
@@ -64,24 +65,6 @@ impl Mode {
     }
 }
 
-/// Whether the profile is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
-}
-
-/// What to do on a host without AppArmor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum IfMissing {
-    #[default]
-    Fail,
-    Warn,
-}
-
 impl Kind for AppArmorProfile {
     const NAME: &'static str = "apparmor_profile";
     const EXAMPLE: &'static str = "apparmor_profile: {name: docker-waf, src: docker-waf}\n";
@@ -89,7 +72,7 @@ impl Kind for AppArmorProfile {
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         source_text::file_name(&self.name)?;
         let (mode, if_missing) = (self.mode, self.if_missing);
-        let text = if self.state == State::Absent {
+        let text = if self.state == Presence::Absent {
             None
         } else {
             Some(source_text::text(self.content, self.src.as_deref(), self.template.as_deref(), context.sources)?)

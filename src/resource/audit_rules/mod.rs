@@ -10,6 +10,7 @@ mod rule;
 use std::collections::BTreeSet;
 
 use crate::facts::Facts;
+use crate::resource::argument::{IfMissing, Presence};
 use crate::resource::audit_rules::rule::{Watch, check_key, check_line, normal};
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
@@ -33,28 +34,10 @@ pub struct AuditRules {
     rules: Vec<String>,
     /// `absent` removes the file and its rules.
     #[serde(default)]
-    state: State,
+    state: Presence,
     /// On a host whose kernel has no audit system for it (a container): `fail`, or `warn` and go on.
     #[serde(default)]
     if_missing: IfMissing,
-}
-
-/// Whether the rules are there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
-}
-
-/// What to do on a host without an audit system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum IfMissing {
-    #[default]
-    Fail,
-    Warn,
 }
 
 impl Kind for AuditRules {
@@ -87,7 +70,7 @@ audit_rules:
         if let Some(twice) = lines.iter().find(|line| !seen.insert(normal(line))) {
             return Err(BuildError::from(format!("`{twice}` is listed twice")));
         }
-        let wanted = self.state == State::Present;
+        let wanted = self.state == Presence::Present;
         if wanted && lines.is_empty() {
             return Err(BuildError::from("there are neither `paths` nor `watches` nor `rules`".to_owned()));
         }

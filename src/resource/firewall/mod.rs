@@ -13,7 +13,7 @@ pub mod rules;
 use std::time::Duration;
 
 use crate::facts::Facts;
-use crate::resource::argument::GuardTimeout;
+use crate::resource::argument::{GuardTimeout, Presence};
 use crate::resource::firewall::address::{Network, Ports, interface};
 use crate::resource::firewall::host::{Probed, probe, unit_file};
 use crate::resource::firewall::rules::{Opening, Policy, Protocol, Rules, Way};
@@ -30,7 +30,7 @@ pub use crosscheck::cross_check;
 pub struct Firewall {
     /// `absent` removes the table, its file and its unit.
     #[serde(default)]
-    state: State,
+    state: Presence,
     /// What happens to what no rule lets in: `drop`, or `accept` to count it only.
     #[serde(default)]
     policy: Policy,
@@ -63,15 +63,6 @@ pub struct Firewall {
     /// Seconds that the host waits for the confirming login before it puts the old rules back.
     #[serde(default)]
     guard_timeout: GuardTimeout,
-}
-
-/// Whether the firewall is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
 }
 
 /// What to do about an active ufw.
@@ -251,7 +242,7 @@ fn way(flow: &Flow, index: usize) -> Result<Way, BuildError> {
 /// The firewall of a host.
 #[derive(Debug)]
 struct FirewallResource {
-    state: State,
+    state: Presence,
     rules: Rules,
     keep_ufw: bool,
     window: Duration,
@@ -346,7 +337,7 @@ impl Resource for FirewallResource {
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
         let output = view.raw(&self.question())?;
         let probed = Probed::parse(&output.stdout)?;
-        if self.state == State::Absent {
+        if self.state == Presence::Absent {
             return host::plan_absent(&probed, &self.files(), view);
         }
         if probed.nft_missing {
@@ -361,7 +352,7 @@ impl Resource for FirewallResource {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        if self.state == State::Absent {
+        if self.state == Presence::Absent {
             return Vec::new();
         }
         let mut claims = vec![Claim::NftTable(rules::TABLE.to_owned()), Claim::Path(host::RULE_FILE.to_owned())];

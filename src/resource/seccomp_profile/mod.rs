@@ -9,6 +9,7 @@ pub mod docker;
 pub mod profile;
 
 use crate::facts::Facts;
+use crate::resource::argument::Presence;
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::seccomp_profile::docker::{Container, Difference};
@@ -34,16 +35,7 @@ pub struct SeccompProfile {
     template: Option<String>,
     /// `absent` removes the file, unless a container runs with it.
     #[serde(default)]
-    state: State,
-}
-
-/// Whether the profile is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
+    state: Presence,
 }
 
 impl Kind for SeccompProfile {
@@ -52,7 +44,7 @@ impl Kind for SeccompProfile {
 
     fn build(self, context: &BuildContext<'_>) -> Result<Vec<Box<dyn Resource>>, BuildError> {
         source_text::file_name(&self.name)?;
-        if self.state == State::Absent {
+        if self.state == Presence::Absent {
             return Ok(vec![Box::new(SeccompFile::new(self.name, String::new(), None))]);
         }
         let json = source_text::text(self.content, self.src.as_deref(), self.template.as_deref(), context.sources)?;

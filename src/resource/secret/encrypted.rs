@@ -11,9 +11,9 @@
 //! the mounts of every consumer, so a rotation writes the one file and `notify` restarts the one
 //! consumer.
 
-use super::{Access, State, WithKey};
+use super::{Access, WithKey};
 use crate::facts::Facts;
-use crate::resource::argument::{octal, parent};
+use crate::resource::argument::{Presence, octal, parent};
 use crate::resource::interview::{SECRET_RECORDS, secret_record};
 use crate::resource::observe::{PathKind, Question, SecretFileState, View};
 use crate::resource::own_file::OwnFile;
@@ -40,7 +40,7 @@ pub(super) struct EncryptedSecret {
     pub(super) name: SecretName,
     pub(super) access: Access,
     pub(super) with_key: WithKey,
-    pub(super) state: State,
+    pub(super) state: Presence,
 }
 
 /// The file's name if the path is directly in [`RAM`] and fit for a credential's name.
@@ -72,7 +72,7 @@ impl Resource for EncryptedSecret {
         let path = view.path(&self.path())?;
         let credential = view.secret_file(&self.credential())?;
         let comparison = view.raw(&self.comparison())?.stdout.trim();
-        if self.state == State::Absent {
+        if self.state == Presence::Absent {
             let there = path.is_some() || credential.is_some() || view.path(&self.drop_in().path)?.is_some();
             return Ok(if there {
                 self.effects(Plan::default().change(Change::remove("state", "present")).step(self.removal()))
@@ -127,7 +127,7 @@ impl Resource for EncryptedSecret {
     }
 
     fn secrets(&self) -> Vec<SecretName> {
-        if self.state == State::Present { vec![self.name.clone()] } else { Vec::new() }
+        if self.state == Presence::Present { vec![self.name.clone()] } else { Vec::new() }
     }
 
     fn severity(&self) -> Severity {
@@ -136,8 +136,8 @@ impl Resource for EncryptedSecret {
 
     fn claims(&self) -> Vec<Claim> {
         match self.state {
-            State::Absent => Vec::new(),
-            State::Present => vec![
+            Presence::Absent => Vec::new(),
+            Presence::Present => vec![
                 Claim::Path(self.path()),
                 Claim::Path(self.credential()),
                 Claim::Path(self.drop_in().path),
@@ -330,7 +330,7 @@ mod tests {
             name: SecretName::parse("db").unwrap(),
             access,
             with_key: WithKey::Auto,
-            state: State::Present,
+            state: Presence::Present,
         }
     }
 

@@ -9,7 +9,7 @@
 mod encrypted;
 mod plain;
 
-use crate::resource::argument::{Account, FileMode, absolute, octal};
+use crate::resource::argument::{Account, FileMode, Presence, absolute, octal};
 use crate::resource::managed::{Body, ManagedFile};
 use crate::resource::observe::PathState;
 use crate::resource::{BuildContext, BuildError, Change, Kind, Resource};
@@ -43,7 +43,7 @@ pub struct Secret {
     with_key: WithKey,
     /// `present` or `absent`.
     #[serde(default)]
-    state: State,
+    state: Presence,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
@@ -61,14 +61,6 @@ enum WithKey {
     Auto,
     Host,
     Tpm2,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
 }
 
 fn mode() -> FileMode {

@@ -1,8 +1,8 @@
 //! A secret as a file on disk. How it is compared (a record of what was written, root's eyes only)
 //! and written whole is [`ManagedFile`]'s.
 
-use super::State;
 use crate::facts::Facts;
+use crate::resource::argument::Presence;
 use crate::resource::managed::{ManagedFile, remove_file};
 use crate::resource::observe::{Question, View};
 use crate::resource::plan::{Plan, Undecided};
@@ -13,7 +13,7 @@ use crate::secret::SecretName;
 #[derive(Clone, Debug)]
 pub(super) struct SecretFile {
     pub(super) file: ManagedFile,
-    pub(super) state: State,
+    pub(super) state: Presence,
 }
 
 impl Resource for SecretFile {
@@ -26,7 +26,7 @@ impl Resource for SecretFile {
     }
 
     fn plan(&self, view: &View<'_>) -> Result<Plan, Undecided> {
-        if self.state == State::Absent {
+        if self.state == Presence::Absent {
             return remove_file(view, &self.file.path);
         }
         let plan = self.file.plan(view)?;
@@ -37,7 +37,7 @@ impl Resource for SecretFile {
     }
 
     fn secrets(&self) -> Vec<SecretName> {
-        if self.state == State::Present { self.file.body.secrets() } else { Vec::new() }
+        if self.state == Presence::Present { self.file.body.secrets() } else { Vec::new() }
     }
 
     fn severity(&self) -> Severity {
@@ -45,7 +45,7 @@ impl Resource for SecretFile {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        if self.state == State::Present { vec![Claim::Path(self.file.path.clone())] } else { Vec::new() }
+        if self.state == Presence::Present { vec![Claim::Path(self.file.path.clone())] } else { Vec::new() }
     }
 }
 

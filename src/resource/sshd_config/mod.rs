@@ -13,8 +13,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::facts::Facts;
-use crate::resource::argument::GuardTimeout;
-use crate::resource::copy::Presence;
+use crate::resource::argument::{GuardTimeout, Presence};
 use crate::resource::own_file::OwnFile;
 use crate::resource::plan::{Change, Effect, Guard, GuardKind, Plan, Step, Undecided};
 use crate::resource::{BuildContext, BuildError, Claim, Kind, Question, Resource, ResourceId, Severity, View};

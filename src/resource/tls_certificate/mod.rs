@@ -11,7 +11,7 @@ mod files;
 
 use std::net::IpAddr;
 
-use crate::resource::argument::{Account, FileMode, Words, absolute, check_name, octal};
+use crate::resource::argument::{Account, FileMode, Presence, Words, absolute, check_name, octal};
 use crate::resource::managed::{Body, ManagedFile};
 use crate::resource::observe::{Question, View};
 use crate::resource::plan::Undecided;
@@ -68,16 +68,7 @@ pub struct TlsCertificate {
     /// `absent` removes key, certificate and, of an internal authority, its certificate; not with
     /// `acme`, whose state is the front's.
     #[serde(default)]
-    state: State,
-}
-
-/// Whether the files are there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    #[default]
-    Present,
-    Absent,
+    state: Presence,
 }
 
 /// Who issues the certificate.
@@ -123,7 +114,7 @@ impl Kind for TlsCertificate {
             let text = format!("`{}` lets everybody at the key, or sets more than permissions", octal(self.mode.0));
             return Err(BuildError::field("mode", text).hint("give the key to its consumer with `owner` or `group`"));
         }
-        let wanted = self.state == State::Present;
+        let wanted = self.state == Presence::Present;
         let directory = absolute("directory", &self.directory)?;
         let path = |end: &str| format!("{directory}/{}{end}", self.name);
         let private = |body| ManagedFile {
