@@ -6,6 +6,7 @@ use crate::engine::plan::{Decision, Diffs, TaskPlan, resource_report};
 use crate::engine::program::{Program, TaskIndex};
 use crate::engine::undeclared::{Target, Undeclared};
 use crate::event::{Finding, FindingState, Outcome};
+use crate::resource::pattern::fits;
 use crate::resource::{Claim, Place, Resource, ResourceId, Severity};
 
 /// Every resource that is not as declared, in the order of the playbook.
@@ -108,19 +109,6 @@ pub fn weigh(findings: &mut [Finding], claims: &[(ResourceId, Claim)], today: &s
     }
     // Stable, so that what came first in the playbook stays first among equals.
     findings.sort_by_key(|finding| (finding.accepted.is_some(), finding.severity, finding.state == FindingState::Later));
-}
-
-/// Whether a name fits a pattern in which `*` stands for anything.
-fn fits(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::report::findings::State;
 use crate::report::json::Document;
+use crate::resource::pattern::fits;
 
 /// A control and what keeps it: patterns of resource ids, `kind[name]`, where `*` is any text, and
 /// of health checks, `check[title]`.
@@ -125,22 +126,6 @@ pub fn standings(document: &Document) -> Vec<Standing> {
         }
     }
     out
-}
-
-/// `*` is any text.
-fn fits(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]

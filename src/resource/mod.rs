@@ -40,6 +40,7 @@ pub mod openpgp;
 mod own_file;
 pub mod owned;
 pub mod package;
+pub mod pattern;
 pub mod plan;
 pub mod reboot;
 pub mod registry_login;

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::facts::Facts;
 use crate::resource::argument::Words;
 use crate::resource::observe::{PackageState, Question, View};
+use crate::resource::pattern::fits;
 use crate::resource::plan::{Change, Effect, Plan, Step, Undecided};
 use crate::resource::teardown::{Teardown, is_docker};
 use crate::resource::{BuildContext, BuildError, Kind, Resource, ResourceId};
@@ -128,22 +129,8 @@ impl Wanted {
     }
 
     fn accepts(&self, version: &str) -> bool {
-        self.version.as_deref().is_none_or(|pattern| glob(pattern, version))
+        self.version.as_deref().is_none_or(|pattern| fits(pattern, version))
     }
-}
-
-/// Whether a text fits a pattern in which `*` stands for anything.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }
 
 /// Packages that one run of apt deals with; for composites too.
