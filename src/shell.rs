@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_script_ends_in_time_with_all_that_it_started() {
         // Seconds enough for a busy machine to start something.
-        let code = |code: &str| Script::new().user_code(code).within(4);
+        let code = |code: &str| Script::new().user_code(code).within(2);
         assert_eq!(run(&code("echo 'it is'; cat; exit 3")), (Some(3), "it is\n".to_owned()));
         assert_eq!(run(&code("exit 124")).0, Some(1), "only what was ended has the status of what was ended");
         assert_ne!(run(&code("if (")).0, Some(0));
@@ -242,8 +242,16 @@ mod tests {
         assert_eq!(run(&code(&slow)), (Some(Script::ENDED), "on\n".to_owned()));
         assert!(started.elapsed() < std::time::Duration::from_secs(40), "it waited for what it should have ended");
         let pid = std::fs::read_to_string(pid).unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "what it started still runs: {state}");
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        let over = || state().is_empty() || state().contains(") Z ");
+        // A busy kernel takes a moment to end what was killed.
+        let ended = (0..100).any(|_| {
+            over() || {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                false
+            }
+        });
+        assert!(ended, "what it started still runs: {}", state());
     }
 
     proptest::proptest! {
