@@ -15,5 +15,6 @@ pub mod render;
 pub mod runtime;
 pub mod script;
 pub mod service;
+mod settings;
 pub mod stack;
 pub mod units;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::container::Container;
 use super::model::items;
 use super::service::{Service, host_name};
+use super::settings;
 use super::stack::ROOT;
 use crate::resource::Question;
 use crate::secret::sha256;
@@ -97,6 +98,7 @@ pub fn differences(
     shares(map, inspect, &mut differ);
     differ("devices", list(host_devices(inspect)), list(declared_devices(map)));
     process(map, image, inspect, &mut differ);
+    settings::settings(service, declared.stack, map, image, container, &mut differ);
     out.extend(environment(map, image, inspect));
     out.extend(mounts(map, declared, image, inspect));
     let foreign: Vec<&str> = written.iter().map(String::as_str).filter(|path| !is_mounted(inspect, path)).take(3).collect();
@@ -132,11 +134,11 @@ fn origin(container: &Container, stack: &str) -> String {
     }
 }
 
-fn flag(value: Option<&Value>) -> bool {
+pub(super) fn flag(value: Option<&Value>) -> bool {
     value.and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn text(value: Option<&Value>) -> String {
+pub(super) fn text(value: Option<&Value>) -> String {
     match value {
         Some(Value::String(text)) => text.clone(),
         None | Some(Value::Null) => String::new(),
@@ -144,7 +146,7 @@ fn text(value: Option<&Value>) -> String {
     }
 }
 
-fn words(value: Option<&Value>) -> BTreeSet<String> {
+pub(super) fn words(value: Option<&Value>) -> BTreeSet<String> {
     items(value).iter().map(|item| text(Some(item))).collect()
 }
 
@@ -163,12 +165,12 @@ fn options(value: Option<&Value>) -> BTreeSet<String> {
             None if word == "no-new-privileges" => "no-new-privileges:true".to_owned(),
             None => word.clone(),
         })
-        // Docker adds it by itself to what shares the host's processes.
-        .filter(|option| option != "label:disable")
+        // Docker adds the one by itself to what shares the host's processes, and keeps the other elsewhere.
+        .filter(|option| option != "label:disable" && !option.starts_with("systempaths:"))
         .collect()
 }
 
-fn list(items: BTreeSet<String>) -> String {
+pub(super) fn list(items: BTreeSet<String>) -> String {
     if items.is_empty() { "none".to_owned() } else { items.into_iter().collect::<Vec<_>>().join(", ") }
 }
 
@@ -237,7 +239,7 @@ fn root(user: String) -> String {
 }
 
 /// A command's words; `None` if it cannot be told how Compose would take it apart.
-fn command(value: &Value) -> Option<Vec<String>> {
+pub(super) fn command(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(line) => shlex::split(&line.replace("$$", "$")),
         other => Some(items(Some(other)).iter().map(|word| text(Some(word)).replace("$$", "$")).collect()),
@@ -245,7 +247,7 @@ fn command(value: &Value) -> Option<Vec<String>> {
 }
 
 /// Words may hold what was once a secret: shown is only how many they are, and their digest.
-fn digest(words: &[String]) -> String {
+pub(super) fn digest(words: &[String]) -> String {
     if words.is_empty() {
         "none".to_owned()
     } else {
@@ -253,7 +255,7 @@ fn digest(words: &[String]) -> String {
     }
 }
 
-fn shown(value: Option<&Value>) -> String {
+pub(super) fn shown(value: Option<&Value>) -> String {
     digest(&items(value).iter().map(|word| text(Some(word))).collect::<Vec<_>>())
 }
 
@@ -440,7 +442,8 @@ mod tests {
                 "Labels": {"com.docker.compose.project.config_files": format!("{ROOT}/mut/releases/1/compose.yml")},
             },
             "HostConfig": {"Privileged": false, "ReadonlyRootfs": true, "CapAdd": null, "CapDrop": ["ALL"], "NetworkMode": "mut_front", "PidMode": "", "IpcMode": "private",
-                "SecurityOpt": ["no-new-privileges:true", "seccomp={\"a\":1}"], "Devices": null, "Tmpfs": {"/tmp": ""}},
+                "SecurityOpt": ["no-new-privileges:true", "seccomp={\"a\":1}"], "Devices": null, "Tmpfs": {"/tmp": ""},
+                "MaskedPaths": ["/proc/kcore"], "ReadonlyPaths": ["/proc/sys"]},
             "Mounts": [
                 {"Type": "bind", "Source": "/s/web.conf", "Destination": "/etc/web.conf", "RW": false},
                 {"Type": "bind", "Source": "/s/token", "Destination": "/run/secrets/token", "RW": false},

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::model::{Model, items};
-use super::service::Service;
+use super::service::{Service, host_name};
 use crate::secret::{SecretName, Text};
 
 /// Where stacks live on a host.
@@ -195,6 +195,16 @@ impl Stack {
             .filter_map(|option| Some(option.as_str()?.strip_prefix("seccomp:")?.to_owned()))
             .filter(|path| path.starts_with('/'))
             .collect()
+    }
+
+    /// Names on the host of its networks and volumes.
+    #[must_use]
+    pub fn objects(&self) -> BTreeSet<String> {
+        let declared = ["networks", "volumes"]
+            .into_iter()
+            .flat_map(|section| self.model.section(section))
+            .map(|(key, declared)| host_name(&self.name, key, Some(declared)));
+        self.services.iter().flat_map(|service| service.networks.iter().cloned()).chain(declared).collect()
     }
 
     /// Absolute paths on the host that services mount and the stack does not make: service, path.
