@@ -184,6 +184,7 @@ impl Resource for ComposeRelease {
     fn claims(&self) -> Vec<Claim> {
         let stack = &self.stack;
         let mut out = vec![Claim::ComposeProject(stack.name.clone()), Claim::Path(stack.directory())];
+        out.extend(stack.objects().into_iter().map(Claim::DockerObject));
         for service in &stack.services {
             let owner = format!("{}/{}", stack.name, service.name);
             out.push(Claim::Image { reference: service.image.clone(), owner: service.name.clone() });

@@ -31,10 +31,13 @@ const DOCKER: &str = r#"command -v docker >/dev/null || exit 0
 p=; if [ -r /run/docker.pid ]; then read -r p </run/docker.pid || :; fi
 if [ -d /run/systemd/system ]; then [ -n "$p" ] && [ -d "/proc/$p" ] || exit 0; fi
 "#;
-const NETWORKS: &str = "docker network ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
-const VOLUMES: &str = "docker volume ls --format '{{.Name}} {{.Label \"com.docker.compose.project\"}}'";
+/// `NAME`, whatever its labels say: whoever makes one can copy them.
+const NETWORKS: &str = "docker network ls --format '{{.Name}}'";
+/// `NAME`, and `m PROJECT VOLUMES` for what containers mount: volumes without a name of their own are those of their containers.
+const VOLUMES: &str =
+    r#"docker volume ls --format '{{.Name}}' && docker ps -a --no-trunc --format 'm {{.Label "com.docker.compose.project"}} {{.Mounts}}'"#;
 
-/// `u NAME UID SHELL HOME PASSWORD`, with `locked`, `set` or `none` for the password; `g GROUP NAME`
+/// `u:NAME:UID:SHELL:HOME:PASSWORD`, with `locked`, `set` or `none` for the password; `g GROUP NAME`
 /// for members of groups that are as good as root, `p GROUP NAME` for those whose first group it
 /// is; `f PATH MODE OWNER` for a file of accounts that others than root may change, or read hashes in.
 const USERS: &str = r#"[ -r /etc/shadow ] || exit 9
@@ -42,7 +45,7 @@ p=$(while IFS=: read -r n h x; do case $h in '') k=none ;; '!'* | '*'*) k=locked
 while IFS=: read -r n x u g c h s; do
   case $p in *" $n=set "*) k=set ;; *" $n=none "*) k=none ;; *) k=locked ;; esac
   [ -n "$x" ] || k=none
-  printf 'u %s %s %s %s %s\n' "$n" "$u" "${s:-/bin/sh}" "${h:-/}" $k
+  printf 'u:%s:%s:%s:%s:%s\n' "$n" "$u" "${s:-/bin/sh}" "${h:-/}" $k
 done </etc/passwd
 while IFS=: read -r n x g m; do
   case $n in root | sudo | wheel | admin | docker | lxd | disk | shadow | kmem) ;; *) continue ;; esac
@@ -58,8 +61,10 @@ done
 :
 "#;
 
-/// `USER FILE LINE`, tabs between.
+/// `USER FILE LINE`, tabs between; the path of a file of sshd's configuration that no package
+/// brought: whom sshd lets in, and by which keys, is said there.
 const KEYS: &str = r#"tab=$(printf '\t')
+set --; for f in /etc/ssh/sshd_config.d/*.conf; do [ -f "$f" ] && set -- "$@" "$f"; done; list "$@"
 pat=$(cat /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf 2>/dev/null | while read -r k v; do case $k in [Aa]uthorized[Kk]eys[Ff]ile) printf '%s ' "$v" ;; esac; done)
 set -f; set -- .ssh/authorized_keys .ssh/authorized_keys2 $pat; set +f
 homes | while read -r n h; do
@@ -145,13 +150,14 @@ for f in /etc/init.d/* /etc/rc.local /etc/profile.d/* /etc/ld.so.preload /etc/sy
   /run/modules-load.d/* /etc/polkit-1/rules.d/* /usr/share/polkit-1/rules.d/* /etc/dbus-1/system.d/* /usr/share/dbus-1/system.d/* \
   /usr/share/dbus-1/system-services/* /etc/ld.so.conf.d/* /etc/udev/rules.d/* /etc/modules-load.d/* \
   /etc/modprobe.d/* /etc/pam.d/* /etc/update-motd.d/* /etc/network/if-*.d/* /etc/NetworkManager/dispatcher.d/* /etc/dhcp/dhclient-*.d/* \
-  /etc/environment.d/* /etc/binfmt.d/* /etc/tmpfiles.d/* /etc/logrotate.d/* /etc/kernel/*.d/* /etc/xdg/autostart/* \
+  /etc/environment.d/* /etc/networkd-dispatcher/*.d/* /etc/initramfs-tools/hooks/* /etc/initramfs-tools/scripts/*/* /etc/grub.d/* \
+  /etc/sysusers.d/* /etc/rsyslog.d/* /etc/audit/plugins.d/* /etc/binfmt.d/* /etc/tmpfiles.d/* /etc/logrotate.d/* /etc/kernel/*.d/* /etc/xdg/autostart/* \
   /etc/systemd/*-generators/* /usr/local/lib/systemd/*-generators/* /run/systemd/*-generators/* /etc/ssh/sshrc; do
   # Debian makes PAM's common files itself, on each host anew.
   case $f in /etc/pam.d/common-*) continue ;; esac
   [ -f "$f" ] || [ -L "$f" ] && set -- "$@" "$f"
 done
-for f in $(homes | while read -r n h; do printf '%s ' "$h/.ssh/rc"; done); do [ -f "$f" ] && set -- "$@" "$f"; done
+IFS=$nl; for f in $(homes | while read -r n h; do printf '%s\n' "$h/.ssh/rc"; done); do [ -f "$f" ] && set -- "$@" "$f"; done; unset IFS
 list "$@"
 pam
 ! grep -qE '^[[:space:]]*(export[[:space:]]+)?(LD_[A-Z]+|BASH_ENV|ENV|PYTHON[A-Z]+|PERL5[A-Z]+)=' /etc/environment 2>/dev/null || echo '! /etc/environment'
@@ -247,7 +253,8 @@ pub(super) fn question(place: &Place) -> Question {
         Place::Setuid => plain(SETUID),
         Place::Startup => plain(PAM).then(STARTUP, &[]),
         Place::Directory(path) => plain("").then(
-            "[ -d {} ] || exit 0\nset -f; IFS=$nl\nlist $(find {} -mindepth 1 -maxdepth 8 ! -type d ! -name '.soc-*' -printf '%p\\0' | head -z -n 10000 | tr '\\1-\\37\\177' '?' | tr '\\0' '\\n')\n",
+            // The tool's own temporary files are not told of while they are new.
+            "[ -d {} ] || exit 0\nset -f; IFS=$nl\nset -- $(find {} -mindepth 1 ! -type d ! \\( -name '.*soc-*' -cmin -10 \\) -printf '%p\\0' | head -z -n 10001 | tr '\\1-\\37\\177' '?' | tr '\\0' '\\n')\nif [ $# -gt 10000 ]; then echo 'it holds more than 10000 files'; exit 7; fi\nlist \"$@\"\n",
             &[path, path],
         ),
     };

@@ -21,7 +21,12 @@ pub(super) fn compare(place: &Place, answer: &Answer, claims: &[&Claim], login: 
         Place::Volumes => objects(place, &lines, claims, "docker_volume"),
         Place::Ports => lines.iter().filter_map(|line| port(line, claims, login)).collect(),
         Place::Users => users(&lines, claims, login),
-        Place::AuthorizedKeys => keys(&lines, claims, login),
+        Place::AuthorizedKeys => {
+            let mut found = file("sshd_config", Severity::Security, "nobody declared this file of sshd's, which may let others log in");
+            found.retain(|item| matches!(&item.target, Target::Path(path) if !is_owned(path, claims)));
+            found.extend(keys(&lines, claims, login));
+            found
+        }
         Place::Cron => file("cron", Severity::Security, "nobody declared this job"),
         Place::Timers => file("timer", Severity::Security, "nobody declared this timer"),
         Place::Units => file("systemd_unit", Severity::Security, "nobody declared this unit or drop-in"),
@@ -53,6 +58,14 @@ fn item(place: &Place, kind: &str, name: &str, severity: Severity, detail: &str,
 /// Whether a path is some resource's.
 fn is_claimed(path: &str, claims: &[&Claim]) -> bool {
     claims.iter().any(|claim| matches!(claim, Claim::Path(claimed) if claimed == path))
+}
+
+/// Whether a path is below a directory that is a place of its own, where it is told of.
+fn is_owned(path: &str, claims: &[&Claim]) -> bool {
+    claims.iter().any(|claim| match claim {
+        Claim::Owns(Place::Directory(owned)) => path.strip_prefix(owned.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/')),
+        _ => false,
+    })
 }
 
 /// `r FAMILY TABLE CHAIN RULE`: a rule that somebody put into one of Docker's tables.
@@ -125,18 +138,21 @@ const SENSITIVE: &[&str] = &[
 ];
 
 fn objects(place: &Place, lines: &[&str], claims: &[&Claim], kind: &str) -> Vec<Undeclared> {
-    let declared = |name: &str, owner: &str| {
-        claims.iter().any(|claim| match claim {
-            Claim::ComposeProject(project) => project == owner,
-            Claim::DockerObject(known) => known == name,
-            _ => false,
-        })
+    let is_project = |name: &str| claims.iter().any(|claim| matches!(claim, Claim::ComposeProject(project) if project == name));
+    let anonymous = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mounted = |name: &str| {
+        lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("m ")?.split_once(' '))
+            .any(|(project, mounts)| is_project(project) && mounts.split(',').any(|one| one == name))
+    };
+    let declared = |name: &str| {
+        claims.iter().any(|claim| matches!(claim, Claim::DockerObject(known) if known == name)) || (anonymous(name) && mounted(name))
     };
     lines
         .iter()
-        .map(|line| line.split_once(' ').unwrap_or((line, "")))
-        .filter(|(name, owner)| !name.is_empty() && !matches!(*name, "bridge" | "host" | "none") && !declared(name, owner))
-        .map(|(name, _)| item(place, kind, name, Severity::Config, "nobody declared it", Target::Name(name.to_owned())))
+        .filter(|name| !name.is_empty() && !name.starts_with("m ") && !matches!(**name, "bridge" | "host" | "none") && !declared(name))
+        .map(|name| item(place, kind, name, Severity::Config, "nobody declared it", Target::Name((*name).to_owned())))
         .collect()
 }
 
@@ -191,7 +207,7 @@ fn users(lines: &[&str], claims: &[&Claim], login: &Login) -> Vec<Undeclared> {
     let mut out = Vec::new();
     let mut logins = Vec::new();
     for line in lines {
-        let words: Vec<&str> = line.split(' ').collect();
+        let words: Vec<&str> = line.split(':').collect();
         if let ["u", name, uid, shell, home, password] = words[..] {
             let no_login = ["/nologin", "/false", "/sync", "/halt", "/shutdown"].iter().any(|end| shell.ends_with(end));
             let known = declared(name) || name == "root" || name == login.user || (SERVICES.contains(&name) && password == "locked");

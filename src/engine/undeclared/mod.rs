@@ -12,8 +12,12 @@ use std::collections::BTreeSet;
 
 use ask::question;
 
+use crate::diagnostic::printable;
 use crate::resource::observe::{Answer, Observations, Question};
 use crate::resource::{Claim, Place, ResourceId, Severity};
+
+/// How a question ends that has more to tell than is looked at; it says so instead.
+const TOO_MUCH: i32 = 7;
 
 /// Something that nobody declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +81,7 @@ pub fn find(claims: &[(ResourceId, Claim)], seen: &Observations, login: &Login) 
     for place in places(claims) {
         match seen.get(&question(&place)) {
             Some(Answer::Failed(reason)) => blind.push((place, reason.clone())),
+            Some(Answer::Raw(output)) if output.status == TOO_MUCH => blind.push((place, printable(output.stdout.trim()))),
             Some(Answer::Raw(output)) if output.status != 0 => {
                 blind.push((place, format!("the probe ended with status {}", output.status)))
             }

@@ -21,13 +21,13 @@ fn names(place: Place, stdout: &str, more: Vec<Claim>) -> Vec<String> {
 
 #[test]
 fn a_rogue_user_is_found_and_the_login_is_not() {
-    let passwd = "u root 0 /bin/bash /root set\nu ops 1000 /bin/bash /home/ops set\nu eve 1005 /bin/sh /home/eve set\nu toor 0 /bin/sh /root set\nu postgres 110 /bin/bash /var/lib/postgresql locked\nu ann 1001 /bin/sh /home/ann locked\nu www-data 33 /bin/bash /var/www locked\nu bin 2 /usr/sbin/nologin /bin locked";
+    let passwd = "u:root:0:/bin/bash:/root:set\nu:ops:1000:/bin/bash:/home/ops:set\nu:eve:1005:/bin/sh:/home/eve of many:set\nu:toor:0:/bin/sh:/root:set\nu:postgres:110:/bin/bash:/var/lib/postgresql:locked\nu:ann:1001:/bin/sh:/home/ann:locked\nu:www-data:33:/bin/bash:/var/www:locked\nu:bin:2:/usr/sbin/nologin:/bin:locked";
     assert_eq!(names(Place::Users, passwd, vec![Claim::User("ann".into())]), ["user[eve]", "user[toor]", "user[www-data]"]);
 }
 
 #[test]
 fn who_is_as_good_as_root_is_named() {
-    let text = "u ops 1000 /bin/sh /home/ops set\nu ann 1001 /bin/sh /home/ann none\ng sudo ops\ng sudo ann\ng docker ann\ng docker root";
+    let text = "u:ops:1000:/bin/sh:/home/ops:set\nu:ann:1001:/bin/sh:/home/ann:none\ng sudo ops\ng sudo ann\ng docker ann\ng docker root";
     let claims = vec![Claim::User("ann".into()), Claim::Member { user: "ann".into(), group: "sudo".into() }];
     assert_eq!(names(Place::Users, text, claims), ["group_member[docker: ann]", "user[ann]"]);
 }
@@ -48,10 +48,49 @@ fn a_key_in_another_file_counts_too() {
 }
 
 #[test]
+fn a_file_of_sshds_is_told_once() {
+    let text = "/etc/ssh/sshd_config.d/99-evil.conf\n/etc/ssh/sshd_config.d/10-ours.conf";
+    let ours = || Claim::Path("/etc/ssh/sshd_config.d/10-ours.conf".into());
+    assert_eq!(names(Place::AuthorizedKeys, text, vec![ours()]), ["sshd_config[/etc/ssh/sshd_config.d/99-evil.conf]"]);
+    let owned = Claim::Owns(Place::Directory("/etc/ssh/sshd_config.d".into()));
+    assert!(names(Place::AuthorizedKeys, text, vec![ours(), owned]).is_empty());
+}
+
+#[test]
+fn a_directory_with_too_many_files_is_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("1/2/3/4/5/6/7/8/9");
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("hidden"), "x").unwrap();
+    let place = Place::Directory(dir.path().to_str().unwrap().to_owned());
+    let Question::Raw { script, .. } = question(&place) else { panic!() };
+    let run = || std::process::Command::new("sh").arg("-c").arg(script.shown()).output().unwrap();
+    assert!(String::from_utf8(run().stdout).unwrap().ends_with("/9/hidden\n"));
+    for number in 0..10_000 {
+        std::fs::write(dir.path().join(format!("f{number}")), "").unwrap();
+    }
+    let output = run();
+    assert_eq!(output.status.code(), Some(TOO_MUCH));
+    let mut seen = Observations::default();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    seen.insert(question(&place), Answer::Raw(RawOutput { status: TOO_MUCH, stdout }));
+    let (_, blind) = find(&[(ResourceId::new("owned", "host"), Claim::Owns(place))], &seen, &Login::default());
+    assert_eq!(blind[0].1, "it holds more than 10000 files");
+}
+
+#[test]
 fn declared_networks_of_their_own_are_known() {
-    let text = "bridge \nweb_default web\nshared \nrogue ";
-    let claims = vec![Claim::ComposeProject("web".into()), Claim::DockerObject("shared".into())];
+    let text = "bridge\nweb_default\nshared\nrogue\n";
+    let claims = vec![Claim::ComposeProject("web".into()), Claim::DockerObject("web_default".into()), Claim::DockerObject("shared".into())];
     assert_eq!(names(Place::Networks, text, claims), ["docker_network[rogue]"]);
+}
+
+#[test]
+fn volumes_without_a_name_are_those_of_their_containers() {
+    let (ours, left) = ("a".repeat(64), "b".repeat(64));
+    let text = format!("web_data\nweb_old\n{ours}\n{left}\nm web web_data,/srv/x,{ours}\nm  web_old\nm other {left}");
+    let claims = || vec![Claim::ComposeProject("web".into()), Claim::DockerObject("web_data".into())];
+    assert_eq!(names(Place::Volumes, &text, claims()), [format!("docker_volume[{left}]"), "docker_volume[web_old]".to_owned()]);
 }
 
 #[test]
