@@ -22,6 +22,10 @@ if [ -d /run/systemd/system ]; then
     case $u in user@* | user-runtime-dir@* | session-*) ;; *) printf 'failed %s\n' "$u" ;; esac
   done
 fi
+# What lies in them is run and believed by root.
+for d in /var/lib/soc-provision /etc/soc-provision; do
+  [ ! -d $d ] || case $(stat -Lc '%u %a' $d) in "0 "*[0145][0145]) ;; *) printf 'open %s %s\n' $d "$(stat -Lc '%U %a' $d)" ;; esac
+done
 c=/etc/soc-provision/backup
 if [ -r $c/plan ] && [ -r $c/settings ]; then
   dir=$(sed -n "s/^dir=//p" $c/settings | tr -d "'\""); dir=${dir:-/var/backups/soc}
@@ -89,6 +93,11 @@ fn line(line: &str) -> Option<Finding> {
             Some(finding("host", "reboot", format!("a reboot is due{why}")))
         }
         "failed" => Some(finding("failed_unit", rest, "systemd says that it failed".to_owned())),
+        "open" => {
+            let [path, owner, mode] = words[..] else { return None };
+            let detail = format!("mode {mode}, owner {owner}: others than root may change what root runs; the next apply closes it");
+            Some(Finding { severity: Severity::Security, ..finding("tool_state", path, detail) })
+        }
         "backup" => {
             let hours = number(1)? / 3600;
             let made = words.get(2) == Some(&"made");
@@ -124,13 +133,14 @@ mod tests {
 
     #[test]
     fn only_what_is_late_is_told() {
-        let text = "reboot linux-image\nfailed x.service\nbackup siem 7200 made\nbackup soar 360000 made\nbackup waf 360000 \nrestore 100\nrestore failed";
+        let text = "reboot linux-image\nfailed x.service\nopen /etc/soc-provision root 777\nbackup siem 7200 made\nbackup soar 360000 made\nbackup waf 360000 \nrestore 100\nrestore failed";
         assert_eq!(
             told(text, &["restart x"]),
             [
                 "handler[restart x]: an earlier run owes this handler: the next apply runs it",
                 "host[reboot]: a reboot is due for linux-image",
                 "failed_unit[x.service]: systemd says that it failed",
+                "tool_state[/etc/soc-provision]: mode 777, owner root: others than root may change what root runs; the next apply closes it",
                 "backup[soar]: the newest backup is 100 hours old",
                 "backup[waf]: no backup was made in the 100 hours since it was set up",
                 "backup[restore-test]: the last restore test failed"

@@ -8,11 +8,12 @@ use crate::diagnostic::{Failure, FailureClass, printable};
 use crate::engine::apply::Walk;
 use crate::engine::findings;
 use crate::engine::host::HostRun;
+use crate::engine::lockout;
 use crate::engine::operate::Operation;
 use crate::engine::undeclared::{self, Target, Undeclared};
 use crate::event::Outcome;
 use crate::resource::Place;
-use crate::resource::plan::Step;
+use crate::resource::plan::{Change, Effect, Plan, Step};
 use crate::shell::Script;
 
 /// Where a host keeps what was removed, one directory a run.
@@ -47,6 +48,11 @@ impl Operation for Prune {
 }
 
 impl Prune {
+    fn note(&self, host: &HostRun, item: &Undeclared, kept: &str, failure: Option<String>) {
+        let removed = Removed { host: host.name.clone(), id: item.id.to_string(), kept: kept.to_owned(), failure };
+        self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(removed);
+    }
+
     async fn on(&self, host: &mut HostRun) -> Result<(), Failure> {
         let seen = host.ask(&undeclared::questions(&host.claims())).await?;
         let (found, _) = host.undeclared(&seen);
@@ -55,6 +61,7 @@ impl Prune {
         let accepted = |item: &Undeclared| weighed.iter().any(|finding| finding.id == item.id && finding.accepted.is_some());
         let kept = format!("{KEPT}/{}", host.run_id());
         let mut failures = Vec::new();
+        let mut removed = 0;
         for item in found {
             let word = item.place.word();
             let wanted = self.places.iter().any(|place| place == "all" || place == word);
@@ -63,10 +70,16 @@ impl Prune {
             }
             let Some(step) = step(&item, &kept) else { continue };
             let started = Instant::now();
-            let outcome = host.steps(&item.id, &[step]).await;
+            let outcome = remove(host, &item, step, removed).await;
+            removed += 1;
             let failure = match outcome {
                 Ok(()) => None,
-                Err(failure) if failure.class.is_unreachable() => return Err(failure),
+                Err(failure) if failure.class.is_unreachable() || failure.class == FailureClass::Interrupted => return Err(failure),
+                // Back as it was: the message is the whole reason.
+                Err(failure) if failure.class == FailureClass::Reverted => {
+                    self.note(host, &item, &kept, Some(failure.message.clone()));
+                    return Err(failure);
+                }
                 Err(failure) => Some(told(&failure)),
             };
             if let Some(why) = &failure {
@@ -75,8 +88,7 @@ impl Prune {
             } else {
                 host.report(format!("remove {}", item.id), Outcome::Changed, started);
             }
-            let removed = Removed { host: host.name.clone(), id: item.id.to_string(), kept: kept.clone(), failure };
-            self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(removed);
+            self.note(host, &item, &kept, failure);
         }
         if failures.is_empty() {
             return Ok(());
@@ -84,6 +96,21 @@ impl Prune {
         let mut failure = Failure::new(FailureClass::StepFailed, "not everything could be removed");
         failure.causes = failures;
         Err(failure)
+    }
+}
+
+/// Removes one thing; what a login depends on goes under a guard like any other change of it (DESIGN 8.1). `number`
+/// tells the guards of a run apart, and from those of tasks.
+async fn remove(host: &mut HostRun, item: &Undeclared, step: Step, number: usize) -> Result<(), Failure> {
+    let mut plan = Plan::default().change(Change::remove("file", &item.id.name)).step(step);
+    if let Target::Path(path) = &item.target {
+        plan = plan.effect(Effect::Path(path.clone()));
+    }
+    let weighed = if host.target.local { Ok(plan) } else { lockout::weigh(&item.id, plan, &host.facts) };
+    let mut plan = weighed.map_err(|reason| Failure::new(FailureClass::StepFailed, reason))?;
+    match plan.guard.take() {
+        Some(guard) => host.apply_guarded(usize::MAX - number, &item.id, &guard, plan, &[]).await,
+        None => host.steps(&item.id, &plan.steps).await,
     }
 }
 
@@ -103,6 +130,18 @@ room() { # KIB: that much and a gigabyte must be free
   free=$(df -Pk "$kept" | awk 'NR == 2 { print $4 }')
   [ "$free" -gt $(($1 + 1048576)) ] || { say "no room to keep it: $1 KiB and a gigabyte to spare are needed in $kept"; return 1; }
 }
+"#;
+
+/// A control character in a name is told as `?`: the name that it may be, if there is one.
+const NAMED: &str = r#"named() {
+  case $f in *\?*) ;; *) return ;; esac
+  IFS=
+  for o in $(printf %s "$f" | sed 's/[[*]/[&]/g'); do
+    if [ "$(printf %s "$o" | tr '[:cntrl:]' '?')" = "$f" ]; then f=$o; break; fi
+  done
+  unset IFS
+}
+[ -e "$f" ] || [ -L "$f" ] || named
 "#;
 
 const FILE: &str = r#"[ -e "$f" ] || [ -L "$f" ] || { say "$f is not there any more"; exit 97; }
@@ -245,7 +284,7 @@ fn step(item: &Undeclared, kept: &str) -> Option<Step> {
         (Place::PackageConfig, Target::Path(path)) => head.then("f={}\n", &[path]).then(PACKAGE_FILE, &[]),
         (_, Target::Path(path)) if matches!(path.as_str(), "/etc/sudoers" | "/etc/crontab") => head.then("f={}\n", &[path]).then(PACKAGE_FILE, &[]),
         (Place::Setuid, Target::Path(path)) => head.then("f={}\n", &[path]).then(PROGRAM, &[]).then(FILE, &[]),
-        (_, Target::Path(path)) => head.then("f={}\n", &[path]).then(FILE, &[]),
+        (_, Target::Path(path)) => head.then("f={}\n", &[path]).then(NAMED, &[]).then(FILE, &[]),
         _ => return None,
     };
     Some(Step::new(format!("remove {}", item.id), script).deadline(DEADLINE))
@@ -263,6 +302,19 @@ mod tests {
 
     fn item(place: Place, target: Target) -> Undeclared {
         Undeclared { id: ResourceId::new("x", "y"), severity: Severity::Security, detail: String::new(), place, target }
+    }
+
+    #[test]
+    fn a_name_with_a_control_character_is_found_by_how_it_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(at("a[b]*\nc d"), "x").unwrap();
+        std::fs::write(at("a[b]*xc d"), "x").unwrap();
+        for (told, meant) in [("a[b]*?c d", "a[b]*\nc d"), ("gone?", "gone?"), ("a[b]*xc d", "a[b]*xc d")] {
+            let script = Script::sh("f={}\n", &[&at(told)]).then(NAMED, &[]).then("printf %s \"$f\"\n", &[]);
+            let output = std::process::Command::new("sh").arg("-c").arg(script.shown()).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), at(meant));
+        }
     }
 
     #[test]

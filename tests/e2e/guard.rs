@@ -198,7 +198,7 @@ const REFUSED: [(&str, &str); 5] = [
 
 #[test]
 fn ordinary_kinds_lock_nobody_out_either() {
-    let Some(lab) = Lab::containers(6, &[]) else { return };
+    let Some(lab) = Lab::containers(7, &[]) else { return };
     let tasks = |tasks: &mut dyn Iterator<Item = (&str, &str)>| -> String {
         tasks.map(|(host, task)| format!("    - {task}\n      when: eq inventory_hostname \"{host}\"\n")).collect()
     };
@@ -207,7 +207,8 @@ fn ordinary_kinds_lock_nobody_out_either() {
     // A change that keeps us in is confirmed, and stays.
     let good = "- hosts: h1\n  tasks:\n    - copy: {dest: /etc/ssh/sshd_config.d/99-x.conf, content: \"MaxAuthTries 5\\n\"}\n    - user: {name: ops, comment: Operator}\n";
     let project = Project::new(&[
-        ("playbooks/cut.yml", &format!("- hosts: lab\n  tasks:\n{cut}")),
+        ("playbooks/cut.yml", &format!("- hosts: lab:!h7\n  tasks:\n{cut}")),
+        ("playbooks/own.yml", "- hosts: h7\n  tasks:\n    - owned: {places: [sudoers]}\n"),
         ("playbooks/refused.yml", &format!("- hosts: lab\n  tasks:\n{refused}")),
         ("playbooks/good.yml", good),
         ("playbooks/fine.yml", FINE),
@@ -221,7 +222,15 @@ fn ordinary_kinds_lock_nobody_out_either() {
         assert!(said.stdout.contains(why), "{task}: {}", said.all());
     }
     assert_eq!(lab.sh("h1", "dpkg -s openssh-server; getent passwd ops; systemctl is-enabled ssh"), before);
-    let locked = run("cut.yml");
+    // What nobody declared may be what lets us in: it goes under a guard too.
+    let prune = || soc(project.dir.path(), &["drift", "own.yml", "-i", inventory.to_str().unwrap(), "--prune", "sudoers"]);
+    let (locked, pruned) = std::thread::scope(|scope| {
+        let pruned = scope.spawn(prune);
+        (run("cut.yml"), pruned.join().unwrap())
+    });
+    assert_eq!(pruned.code, 5, "{}", pruned.all());
+    assert!(pruned.stdout.contains("not removed: [h7] sudoers[/etc/sudoers.d/90-soc-lab]: sudo's rules was reverted"), "{}", pruned.all());
+    assert_eq!(lab.sh("h7", "runuser -u ops -- sudo -n echo fine"), "fine");
     assert_eq!(locked.code, 5, "{}", locked.all());
     let document = locked.json();
     for (host, _, what, restored) in ORDINARY {
