@@ -14,8 +14,12 @@ pub struct ImagesArgs {
 #[derive(Debug, Subcommand, Clone)]
 pub enum ImagesCommand {
     /// Write `images.lock`: the digests of the images that the playbook's stacks use, as the hosts have them, or with `--pull` as the registries have them now
+    #[command(
+        after_help = "Examples:\n  soc-provision images lock prod.yml                    # what the hosts have\n  soc-provision images lock prod.yml --pull             # what the registries have now"
+    )]
     Lock(LockArgs),
     /// List the images that the playbook's stacks use: who, which, locked or not
+    #[command(after_help = "Example:\n  soc-provision images list prod.yml")]
     List(RunArgs),
 }
 

@@ -384,7 +384,7 @@ pub struct ExecArgs {
     /// Seconds for the command
     #[arg(long, default_value_t = 300)]
     pub deadline: u64,
-    /// The command, run by `sh`
+    /// The command, run by `sh`; several words are joined by blanks, as by `ssh`
     #[arg(trailing_var_arg = true, required = true)]
     pub command: Vec<String>,
 }

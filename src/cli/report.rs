@@ -29,18 +29,29 @@ pub enum Plain {
 #[derive(Debug, Subcommand, Clone)]
 pub enum ReportCommand {
     /// List runs, newest first
+    #[command(after_help = "Examples:\n  soc-provision report list --newest 5\n  soc-provision report list --host web1")]
     List(ListArgs),
     /// Show one run: an id or a part of it, `last`, `last~2`
+    #[command(
+        after_help = "Examples:\n  soc-provision report show -D                          # the last run, with differences of files\n  soc-provision report show last~2"
+    )]
     Show(ShowArgs),
     /// What is new, gone and still there from one run to another
+    #[command(
+        after_help = "Examples:\n  soc-provision report compare                          # the last run against the one before that did the same\n  soc-provision report compare last~7 last --exit-code"
+    )]
     Compare(CompareArgs),
     /// Join the JSON documents of runs on parts of the fleet into one
+    #[command(after_help = "Example:\n  soc-provision report merge part*.json --out all.json")]
     Merge(MergeArgs),
     /// Forget old runs
+    #[command(after_help = "Example:\n  soc-provision report prune --keep 90d")]
     Prune(PruneArgs),
     /// One self-contained page: hosts by roles, drift over time, what is behind each cell
+    #[command(after_help = "Example:\n  soc-provision report html -o fleet.html")]
     Html(HtmlArgs),
     /// Ids of the CIS benchmarks and NIST SP 800-53, the resources that keep them, and how these stand
+    #[command(after_help = "Example:\n  soc-provision report controls --framework docker")]
     Controls(ControlsArgs),
 }
 

@@ -20,34 +20,49 @@ pub struct SecretsArgs {
 #[derive(Debug, Subcommand, Clone)]
 pub enum SecretsCommand {
     /// Make a private key for yourself and print its public half
+    #[command(after_help = "Examples:\n  soc-provision secrets keygen\n  soc-provision secrets keygen -o ci-identity.txt")]
     Keygen(KeygenArgs),
     /// Start a directory of secrets, encrypted to your key
+    #[command(
+        after_help = "Examples:\n  soc-provision secrets init                            # encrypted to your own key\n  soc-provision secrets init -r age1... -r \"ssh-ed25519 AAAA...\""
+    )]
     Init(InitArgs),
     /// Store a secret, read from the terminal (hidden) or from stdin
+    #[command(
+        after_help = "Examples:\n  soc-provision secrets set db_password                 # asks twice, hidden; or reads stdin\n  soc-provision secrets set waf/admin --generate 32 --into web.yml.age\n  soc-provision secrets set vault_token --from-command -- vault kv get -field=token secret/soc"
+    )]
     Set(SetArgs),
     /// Print a secret's value
+    #[command(after_help = "Example:\n  soc-provision secrets get db_password")]
     Get {
         /// Name of the secret
         name: String,
     },
     /// Edit a file of secrets in $VISUAL or $EDITOR, in memory only
+    #[command(after_help = "Example:\n  soc-provision secrets edit web.yml.age")]
     Edit {
         /// `NAME.yml.age`, `NAME.age` or a secret's name
         file: String,
     },
     /// List the names of all secrets; needs no private key
+    #[command(after_help = "Example:\n  soc-provision secrets list")]
     List,
     /// Make a certificate authority for `tls_certificate`, or print its certificate
+    #[command(
+        after_help = "Examples:\n  soc-provision secrets ca                              # once a project\n  soc-provision secrets ca --print >ca.crt              # for those who are to trust it"
+    )]
     Ca(CaArgs),
     /// Encrypt everything to the present `recipients.txt`
+    #[command(after_help = "Example:\n  soc-provision secrets rekey                           # after a change of secrets/recipients.txt")]
     Rekey(RekeyArgs),
     /// Look for secrets in clear in the whole repository, and for anything wrong in the store
+    #[command(after_help = "Example:\n  soc-provision secrets check                           # before a commit")]
     Check,
 }
 
 #[derive(Debug, Args, Clone)]
 pub struct KeygenArgs {
-    /// Where to write it [default: ~/.config/soc-provision/identity.txt]
+    /// Where to write it [default: where it is looked for: --identity, $SOC_PROVISION_IDENTITY, `identity:` of the project, ~/.config/soc-provision/identity.txt]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

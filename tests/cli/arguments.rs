@@ -10,10 +10,12 @@ use crate::harness::{Project, run};
 fn every_command_helps_with_an_example() {
     let project = Project::new(&[]);
     for command in soc_provision::cli::Cli::command().get_subcommands() {
-        let command = command.get_name();
-        let run = project.run(&[command, "--help"]);
-        assert_eq!(run.code, 0);
-        assert!(run.out.contains("Example"), "{command} has no example:\n{}", run.out);
+        let parts = command.get_subcommands().map(|part| vec![command.get_name(), part.get_name()]);
+        for words in std::iter::once(vec![command.get_name()]).chain(parts) {
+            let run = project.run(&[&words[..], &["--help"]].concat());
+            assert_eq!(run.code, 0);
+            assert!(run.out.contains("Example"), "{words:?} has no example:\n{}", run.out);
+        }
     }
 }
 

@@ -80,6 +80,8 @@ fn keygen_makes_a_private_file_and_overwrites_none() {
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let again = project.run(&["keygen", "-o", key.to_str().unwrap()]).unwrap_err();
     assert!(again[0].contains("not overwritten"), "{again:?}");
+    // Where it would be looked for, which is the file that `--identity` names.
+    assert_eq!(project.run(&["keygen"]).unwrap_err(), again);
     assert!(project.run(&["init"]).is_err());
 }
 

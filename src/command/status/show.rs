@@ -75,7 +75,7 @@ fn notes(name: &str, standing: &Standing, now: i64) -> Vec<String> {
     }
     standing.unhealthy.iter().for_each(|check| note(format!("unhealthy: {check}")));
     standing.releases.iter().for_each(|(stack, release)| {
-        let pin = standing.pins.get(stack).map_or_else(String::new, |pin| format!(" (rolled back: {pin})"));
+        let pin = standing.pins.get(stack).map_or_else(String::new, |pin| format!(" ({})", rolled_back(pin)));
         note(format!("stack {stack}: release {release}{pin}"));
     });
     if let Some((path, end)) = standing.certificate.as_ref().filter(|(_, end)| *end - now < SOON) {
@@ -93,6 +93,16 @@ fn notes(name: &str, standing: &Standing, now: i64) -> Vec<String> {
     out
 }
 
+/// `RELEASE SECONDS WHO`, as a host keeps it of a release that somebody left by hand.
+fn rolled_back(pin: &str) -> String {
+    let mut words = pin.splitn(3, ' ');
+    let release = words.next().unwrap_or_default();
+    let when = words.next().and_then(|seconds| jiff::Timestamp::from_second(seconds.parse().ok()?).ok());
+    let when = when.map_or_else(String::new, |when| format!(" at {when}"));
+    let who = words.next().map_or_else(String::new, |who| format!(" by {who}"));
+    format!("{release} was rolled back{when}{who}")
+}
+
 fn ago(seconds: i64) -> String {
     format!("{} ago", days(seconds))
 }
@@ -103,5 +113,16 @@ fn days(seconds: i64) -> String {
         s if s < 7200 => format!("{} min", s / 60),
         s if s < 2 * DAY => format!("{} h", s / 3600),
         s => format!("{} d", s / DAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_rolled_back_what_and_when_is_told_in_words() {
+        assert_eq!(rolled_back("2b 1700000000 ann@laptop by hand"), "2b was rolled back at 2023-11-14T22:13:20Z by ann@laptop by hand");
+        assert_eq!(rolled_back("2b"), "2b was rolled back");
     }
 }

@@ -45,10 +45,15 @@ impl IdentitySources {
         }
     }
 
-    /// Where `secrets keygen` puts a new key: `~/.config/soc-provision/identity.txt`.
+    /// Where `secrets keygen` puts a new key: where it will be looked for, which is
+    /// `~/.config/soc-provision/identity.txt` unless another file is named.
     #[must_use]
     pub fn default_file(&self) -> Option<PathBuf> {
-        self.home.as_ref().map(|home| home.join(".config/soc-provision/identity.txt"))
+        let named = self.flags.first().or(self.variable.as_ref()).or(self.config.as_ref());
+        match named {
+            Some(named) => Some(self.expand(named)),
+            None => self.home.as_ref().map(|home| home.join(".config/soc-provision/identity.txt")),
+        }
     }
 
     /// The files to read and whether each must exist.
