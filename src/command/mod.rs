@@ -45,7 +45,7 @@ use crate::diagnostic::Exit;
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     crate::secret::harden_process();
-    bug::guarded(|| match Cli::try_parse_from(arguments) {
+    let exit = bug::guarded(|| match Cli::try_parse_from(arguments) {
         Ok(cli) => dispatch(&cli.command),
         Err(error) => {
             let _ = error.print();
@@ -54,7 +54,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             }
             if error.use_stderr() { Exit::Usage } else { Exit::Fine }
         }
-    })
+    });
+    match crate::report::output::lost() {
+        Some(why) => {
+            complain(&format!("error: what this printed could not be written whole: {why}"));
+            exit.max(Exit::Failed)
+        }
+        None => exit,
+    }
 }
 
 fn dispatch(command: &Command) -> Exit {
@@ -100,9 +107,9 @@ fn whole_file(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Prints data to stdout; a reader that went away is no error.
+/// Prints data to stdout.
 fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    crate::report::output::write(text);
 }
 
 /// Prints a message to stderr.

@@ -137,6 +137,10 @@ impl ComposeStack {
         let mut model = self.read_model(context)?;
         self.scale_services(&mut model)?;
         self.confine(&mut model, &mut files, context)?;
+        if let Some(name) = self.secrets.keys().find(|name| model.section("secrets").contains_key(*name)) {
+            let why = format!("`secrets.{name}` of the Compose file is the stack's own secret `{name}` too");
+            return Err(BuildError::field("secrets", why).hint("leave it out of the Compose file: the stack declares it there by itself"));
+        }
         normalise(&mut model, &files).map_err(|problems| listed("compose", &problems))?;
         let mut notes = harden(&mut model, self.hardening, &self.exceptions).map_err(|problems| listed("hardening", &problems))?;
         for service in self

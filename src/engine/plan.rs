@@ -227,7 +227,8 @@ fn change_report(change: &Change, diffs: &Diffs) -> ChangeReport {
             if let (Some(old), false) = (old, diffs.is_empty() && matches!(change.before, Shown::FileOnHost(_))) {
                 diff = Some(unified(old.as_deref(), text));
             }
-            Some(format!("({} bytes)", text.to_string().len()))
+            // Of a text with a secret not even the length is known here.
+            Some(text.as_plain().map_or_else(|| "(holds a secret)".to_owned(), |text| format!("({} bytes)", text.len())))
         }
         Shown::FileOnHost(_) => Some("(differs)".to_owned()),
     };

@@ -108,9 +108,8 @@ pub struct Lines;
 
 impl crate::event::Listener for Lines {
     fn event(&mut self, event: &Event) {
-        use std::io::Write as _;
         if let Ok(line) = serde_json::to_string(event) {
-            let _ = writeln!(std::io::stdout().lock(), "{}", escaped(&line));
+            super::output::write(&(escaped(&line) + "\n"));
         }
     }
 }

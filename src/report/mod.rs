@@ -8,6 +8,7 @@ pub mod html;
 pub mod json;
 pub mod junit;
 pub mod log;
+pub mod output;
 pub mod recap;
 pub mod terminal;
 

@@ -71,10 +71,7 @@ impl Terminal {
         if self.verbosity.quiet {
             return;
         }
-        self.bars.suspend(|| {
-            // A reader that went away (`| head`) is no reason to stop the run.
-            let _ = writeln!(std::io::stdout().lock(), "{text}");
-        });
+        self.bars.suspend(|| super::output::write(&format!("{text}\n")));
     }
 
     /// Prints lines to stderr above the bars.

@@ -19,7 +19,7 @@ use crate::resource::compose::stack::{FileContent, Stack};
 use crate::resource::compose::{preflight, runtime, script};
 use crate::resource::plan::{Change, Effect, Plan, Undecided};
 use crate::resource::{Check, Claim, Question, Resource, ResourceId, Severity, Teardown, View, check::CheckKind};
-use crate::secret::SecretName;
+use crate::secret::{SecretName, Text};
 use crate::shell::Script;
 
 pub use script::rollback as rollback_steps;
@@ -386,6 +386,11 @@ impl ComposeRelease {
             match &state.current {
                 Some(current) => changes.push(Change::of("release", current.clone(), release.id.clone())),
                 None => changes.push(Change::add("release", release.id.clone())),
+            }
+            if state.compose.as_ref() != Some(&compose) {
+                let path = format!("{}/current/compose.yml", stack.directory());
+                let content = Change::content(&path, state.current.is_some(), Text::plain(release.compose.clone()));
+                changes.push(Change { field: "compose.yml".to_owned(), ..content });
             }
         } else if state.compose.as_ref() != Some(&compose) {
             changes.push(Change::of("compose.yml.content", "changed on the host", "as declared"));

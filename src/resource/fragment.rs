@@ -73,7 +73,7 @@ impl Write<'_> {
         if self.make_parent {
             script = script.then("[ -d \"$d\" ] || mkdir -p -- \"$d\" || exit 1\n", &[]);
         }
-        script = script.then("[ -d \"$d\" ] || { printf 'there is no directory `%s`\\n' \"$d\" >&2; exit 1; }\n", &[]);
+        script = script.then("[ -d \"$d\" ] || { printf 'there is no directory `%s`: a task `directory` for it, or a package that brings it, must come before\\n' \"$d\" >&2; exit 1; }\n", &[]);
         script = script.append(self.precondition()).append(self.temporary());
         if let Some(command) = self.validate {
             let command = ["'%s'", "\"%s\"", "%s"].iter().fold(command.to_owned(), |text, from| text.replace(from, "\"$t\""));

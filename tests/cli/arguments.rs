@@ -39,6 +39,16 @@ fn words_of_other_tools_are_answered() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_no_success() {
+    let project = Project::new(&[]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_soc-provision")).args(["docs", "copy"]).current_dir(project.path()).stdout(full).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("could not be written whole: No space left on device"), "{out:?}");
+}
+
+#[test]
 fn a_panic_is_exit_250_with_a_message() {
     let out = Command::new(env!("CARGO_BIN_EXE_soc-provision")).arg("check").env("SOC_PROVISION_TEST_PANIC", "1").output().unwrap();
     let err = String::from_utf8_lossy(&out.stderr);

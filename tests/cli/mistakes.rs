@@ -133,6 +133,14 @@ fn mistakes_of_tasks() {
         ("- debug: {msg: '{{a}}'}\n  vars: {a: '{{b}}', b: '{{a}}'}", "variable `a` needs itself"),
         ("- command: 'true'\n  become_method: su", "only `sudo` is supported"),
         ("- package: {name: x1}\n  environment: {A: b}", "`environment` is read by `command` only"),
+        (
+            "- compose_stack:\n    name: x\n    health: {timeout: 9s}\n    secrets: {token: {secret: t}}\n    compose: {services: {web: {image: 'x:1', secrets: [token]}}, secrets: {token: {file: ./t}}}",
+            "is the stack's own secret `token` too|leave it out of the Compose file",
+        ),
+        (
+            "- compose_stack:\n    name: x\n    health: {timeout: 9s}\n    files: [{content: x, dest: a b}]\n    compose: {services: {web: {image: 'x:1'}}}",
+            "`a b` is not a path below `files/`, of letters, digits and",
+        ),
         ("- debug: {msg: x}\n  vars: [1]", "`vars` must be a mapping"),
     ] {
         says(&Project::with_tasks(text, &[]).problems(), expected, text);

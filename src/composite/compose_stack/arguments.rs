@@ -251,7 +251,8 @@ impl FileArgument {
                 || path.split('/').any(|part| part.is_empty() || part == "..")
                 || !path.chars().all(fine)
             {
-                return Err(format!("`{}` is not a path below `files/`", dest.escape_debug()));
+                let shown = dest.escape_debug();
+                return Err(format!("`{shown}` is not a path below `files/`, of letters, digits and `._-/@+,` without `..`"));
             }
             Ok(path)
         };

@@ -67,6 +67,13 @@ pub(super) fn settings(
     differ("sysctls", list(pairs(inspect.pointer("/HostConfig/Sysctls"))), list(pairs(map.get("sysctls"))));
     differ("tmpfs", list(in_memory(inspect.pointer("/HostConfig/Tmpfs"))), list(in_memory(map.get("tmpfs"))));
     system_paths(map, inspect, differ);
+    if let Some(logging) = map.get("logging") {
+        let driver = text(logging.get("driver"));
+        if !driver.is_empty() {
+            differ("log driver", text(inspect.pointer("/HostConfig/LogConfig/Type")), driver);
+        }
+        differ("log options", list(pairs(inspect.pointer("/HostConfig/LogConfig/Config"))), list(pairs(logging.get("options"))));
+    }
     amounts(service, map, inspect, differ);
     of_image(map, image, inspect, differ);
     health(map, image, inspect, differ);
@@ -243,7 +250,7 @@ mod tests {
     fn compose() -> Value {
         json!({"services": {"web": {
             "image": "w:1", "dns": "192.0.2.1", "extra_hosts": {"siem": "192.0.2.9"}, "sysctls": ["net.core.somaxconn=99"], "tmpfs": ["/run/", "/tmp:size=4m"],
-            "ulimits": {"nofile": {"soft": 10, "hard": 20}, "nproc": 5}, "working_dir": "/app/", "shm_size": "1m", "mem_reservation": "8m",
+            "ulimits": {"nofile": {"soft": 10, "hard": 20}, "nproc": 5}, "working_dir": "/app/", "logging": {"driver": "json-file", "options": {"max-size": "10m"}}, "shm_size": "1m", "mem_reservation": "8m",
             "healthcheck": {"test": "probe $$X", "interval": "1m30s"}, "networks": {"front": {"aliases": ["www"]}},
         }}, "networks": {"front": {}}})
     }
@@ -256,7 +263,7 @@ mod tests {
             "HostConfig": {"Dns": ["192.0.2.1"], "DnsSearch": null, "DeviceCgroupRules": null, "ExtraHosts": ["siem:192.0.2.9"], "Init": null, "OomKillDisable": false,
                 "PublishAllPorts": false, "AutoRemove": false, "Sysctls": {"net.core.somaxconn": "99"}, "Tmpfs": {"/run": "", "/tmp": "size=4m"},
                 "MaskedPaths": ["/proc/kcore", "/proc/keys"], "ReadonlyPaths": ["/proc/sys"], "CpuQuota": 0, "BlkioWeight": 0, "OomScoreAdj": 0,
-                "MemoryReservation": 8_388_608, "ShmSize": 1_048_576, "MemorySwap": -1,
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m"}}, "MemoryReservation": 8_388_608, "ShmSize": 1_048_576, "MemorySwap": -1,
                 "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}, {"Name": "nproc", "Soft": 5, "Hard": 5}, {"Name": "core", "Soft": 0, "Hard": 0}]},
             "NetworkSettings": {"Networks": {"mut_front": {"Aliases": ["mut-web-1", "web", "www", "0123456789ab"]}}},
         })
@@ -309,6 +316,7 @@ mod tests {
         assert_eq!(with("/HostConfig/BlkioWeight", json!(900)), ["blkio weight"]);
         assert_eq!(with("/HostConfig/CpuQuota", json!(1000)), ["cpu_quota"]);
         assert_eq!(with("/HostConfig/OomScoreAdj", json!(-900)), ["oom_score_adj"]);
+        assert_eq!(with("/HostConfig/LogConfig", json!({"Type": "none", "Config": {}})), ["log driver", "log options"]);
         assert_eq!(with("/HostConfig/ShmSize", json!(5)), ["shm_size"]);
         assert_eq!(with("/HostConfig/Ulimits", json!([])), ["ulimit nofile", "ulimit nproc"]);
         assert_eq!(with("/Config/WorkingDir", json!("/tmp")), ["working_dir"]);
