@@ -160,9 +160,11 @@ fn containers(answer: &Answer, claims: &[&Claim]) -> Vec<Undeclared> {
     let Answer::Json(Some(Value::Array(list))) = answer else { return Vec::new() };
     list.iter()
         .filter_map(|container| {
-            let label = container.pointer("/Config/Labels/com.docker.compose.project").and_then(Value::as_str);
-            let declared =
-                label.is_some_and(|label| claims.iter().any(|claim| matches!(claim, Claim::ComposeProject(project) if project == label)));
+            let label = |name: &str| container.pointer("/Config/Labels")?.get(format!("com.docker.compose.{name}"))?.as_str();
+            // What `docker compose run` makes is no service's, so the stack itself does not look at it.
+            let one_off = label("oneoff") == Some("True");
+            let of_stack = |name: &str| claims.iter().any(|claim| matches!(claim, Claim::ComposeProject(project) if project == name));
+            let declared = !one_off && label("project").is_some_and(of_stack);
             let name = container.get("Name").and_then(Value::as_str).unwrap_or("?").trim_start_matches('/');
             let image = container.pointer("/Config/Image").and_then(Value::as_str).unwrap_or("?");
             let state = container.pointer("/State/Status").and_then(Value::as_str).unwrap_or("?");

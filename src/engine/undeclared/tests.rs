@@ -6,6 +6,7 @@ use crate::resource::observe::RawOutput;
 fn found(place: Place, stdout: &str, more: Vec<Claim>) -> Vec<Undeclared> {
     let mut seen = Observations::default();
     let answer = match place {
+        Place::Containers => Answer::Json(serde_json::from_str(stdout).ok()),
         Place::Ports => Answer::Line(Some(stdout.to_owned())),
         _ => Answer::Raw(RawOutput { status: 0, stdout: stdout.to_owned() }),
     };
@@ -83,6 +84,14 @@ fn declared_networks_of_their_own_are_known() {
     let text = "bridge\nweb_default\nshared\nrogue\n";
     let claims = vec![Claim::ComposeProject("web".into()), Claim::DockerObject("web_default".into()), Claim::DockerObject("shared".into())];
     assert_eq!(names(Place::Networks, text, claims), ["docker_network[rogue]"]);
+}
+
+#[test]
+fn a_container_of_no_service_is_nobodys_whatever_its_labels_say() {
+    let one = |name: &str, labels: &str| format!("{{\"Id\": \"{name}\", \"Name\": \"/{name}\", \"Config\": {{\"Labels\": {{{labels}}}}}}}");
+    let (web, run) = ("\"com.docker.compose.project\": \"web\"", "\"com.docker.compose.oneoff\": \"True\"");
+    let list = format!("[{}, {}, {}]", one("web-app-1", web), one("sneaky", &format!("{web}, {run}")), one("rogue", ""));
+    assert_eq!(names(Place::Containers, &list, vec![Claim::ComposeProject("web".into())]), ["container[rogue]", "container[sneaky]"]);
 }
 
 #[test]

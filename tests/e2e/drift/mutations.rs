@@ -434,6 +434,11 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     m("a container that nobody declared", "docker run -d --name evil mut-web:1", &[("container[evil]", "security")]),
     m("a privileged container that nobody declared", "docker run -d --privileged -v /:/host --name evil2 mut-web:1", &[("container[evil2]", "security")]),
     m("a container in the stack's name", "docker run -d --name mut-evil-1 -l com.docker.compose.project=mut -l com.docker.compose.service=evil mut-web:1", STACK),
+    m(
+        "a container that claims to be a job of the stack",
+        "docker run -d --privileged -v /:/host --name evil3 -l com.docker.compose.project=mut -l com.docker.compose.service=web -l com.docker.compose.oneoff=True mut-web:1",
+        &[("container[evil3]", "security")],
+    ),
     m("a network that nobody declared", "docker network create --subnet 172.31.253.0/28 evilnet", &[("docker_network[evilnet]", "config")]),
     m("a volume that nobody declared", "docker volume create evilvol", &[("docker_volume[evilvol]", "config")]),
     m("a network with a stack's label", "docker network create --label com.docker.compose.project=mut --subnet 172.31.251.0/28 evilnet2", &[("docker_network[evilnet2]", "config")]),
