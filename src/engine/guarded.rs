@@ -144,12 +144,14 @@ impl HostRun {
         }
         let (what, seconds) = (&guarded.what, guarded.window.as_secs());
         let (class, message) = match state.as_str() {
-            "reverted" => (FailureClass::Reverted, format!("{what} was reverted: no new login within {seconds} s")),
-            "rebooted" => (FailureClass::Reverted, format!("{what} was reverted: the host rebooted before a new login had confirmed it")),
+            "reverted" => (FailureClass::Reverted, format!("{what}: reverted, since no new login came within {seconds} s")),
+            "rebooted" => {
+                (FailureClass::Reverted, format!("{what}: reverted, since the host rebooted before a new login had confirmed it"))
+            }
             "unpersisted" => (FailureClass::StepFailed, format!("{what}: in effect, but not kept for the next boot")),
             _ => (
                 FailureClass::Reverted,
-                format!("{what} was not confirmed within {seconds} s, and the host has not answered since (its timer reverts by itself)"),
+                format!("{what}: not confirmed within {seconds} s, and the host has not answered since (its timer reverts by itself)"),
             ),
         };
         let mut failure = Failure::new(class, message);

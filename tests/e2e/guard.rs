@@ -115,8 +115,8 @@ fn nobody_is_locked_out() {
         let locked = run(lockout.playbook);
         assert_eq!(locked.code, 5, "{}: {}", lockout.playbook, locked.all());
         assert!(
-            locked.stderr.contains("was reverted: no new login within 12 s")
-                || locked.stdout.contains("was reverted: no new login within 12 s"),
+            locked.stderr.contains("reverted, since no new login came within 12 s")
+                || locked.stdout.contains("reverted, since no new login came within 12 s"),
             "{}",
             locked.all()
         );
@@ -229,7 +229,7 @@ fn ordinary_kinds_lock_nobody_out_either() {
         (run("cut.yml"), pruned.join().unwrap())
     });
     assert_eq!(pruned.code, 5, "{}", pruned.all());
-    assert!(pruned.stdout.contains("not removed: [h7] sudoers[/etc/sudoers.d/90-soc-lab]: sudo's rules was reverted"), "{}", pruned.all());
+    assert!(pruned.stdout.contains("not removed: [h7] sudoers[/etc/sudoers.d/90-soc-lab]: sudo's rules: reverted"), "{}", pruned.all());
     assert_eq!(lab.sh("h7", "runuser -u ops -- sudo -n echo fine"), "fine");
     assert_eq!(locked.code, 5, "{}", locked.all());
     let document = locked.json();

@@ -171,6 +171,8 @@ fn hosts(report: &DriftReport, colour: bool, out: &mut String) {
         }
         let advice = if hints.is_empty() { String::new() } else { format!("\nhint: {}", hints.join("; ")) };
         out.push_str(&format!("drift: {drifted} of {} hosts differ from the repository{unseen}{advice}\n", report.hosts.len()));
+    } else if fine == 0 && blind > 0 {
+        out.push_str(&format!("drift: not known; none of {blind} hosts could be looked at\n"));
     } else {
         out.push_str(&format!("drift: none on {fine} hosts{unseen}\n"));
     }
@@ -190,5 +192,13 @@ mod tests {
         assert!(security < config && config < accepted, "{text}");
         assert!(text.contains("h1: drift: 1 security, 1 config\n") && text.contains("h3: in sync (7 resources)\n"), "{text}");
         assert!(text.contains("drift: 2 of 3 hosts differ") && text.contains("--prune users"), "{text}");
+    }
+    #[test]
+    fn hosts_that_could_not_be_looked_at_are_not_in_sync() {
+        let mut report = report();
+        report.hosts.retain(|name, _| name == "h3");
+        let failure = crate::event::FailureReport::from(&crate::diagnostic::Failure::new(crate::diagnostic::FailureClass::Sudo, "no sudo"));
+        report.hosts.get_mut("h3").unwrap().report.failure = Some(failure);
+        assert!(text(&report, false).contains("drift: not known; none of 1 hosts could be looked at\n"));
     }
 }

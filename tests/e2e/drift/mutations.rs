@@ -441,7 +441,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     m("a network that nobody declared", "docker network create --subnet 172.31.253.0/28 evilnet", &[("docker_network[evilnet]", "config")]),
     m("a volume that nobody declared", "docker volume create evilvol", &[("docker_volume[evilvol]", "config")]),
-    m("a network with a stack's label", "docker network create --label com.docker.compose.project=mut --subnet 172.31.251.0/28 evilnet2", &[("docker_network[evilnet2]", "config")]),
+    m("a network with a stack's label", "docker network create --label com.docker.compose.project=mut --subnet 172.31.249.0/28 evilnet2", &[("docker_network[evilnet2]", "config")]),
     m("a volume with a stack's label", "docker volume create --label com.docker.compose.project=mut evilvol2", &[("docker_volume[evilvol2]", "config")]),
     m("an account whose home has a blank", "useradd -M -d '/home/e ve' -s /bin/bash eve2", &[("user[eve2]", "security")]),
     m("the tool's own state is open to all", "chmod 0777 /var/lib/soc-provision", &[("tool_state[/var/lib/soc-provision]", "security")]),
