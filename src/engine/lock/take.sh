@@ -6,9 +6,11 @@ if ! command -v flock >/dev/null; then echo noflock
 elif [ -e "$b" ]; then read -r l <"$b"; echo "broken $l"
 elif ! e=$( (umask 077; mkdir -p $d/owed $d/journal && : >>$d/lock) 2>&1); then echo "nostate $(printf %s "$e" | tr '\n' ' ')"
 else
-  # Nobody else may change what root runs and believes.
+  # Nobody but root may change what root runs and believes.
   stat -Lc '%u %a %n' $d /etc/soc-provision 2>/dev/null | while read -r o m f; do
-    case "$o $m" in "0 "*[0145][0145]) ;; *) chown 0:0 "$f" && chmod go-w "$f" ;; esac
+    case "$o $m" in "0 "*[0145][0145]) continue ;; esac
+    case $f in /var/*) m=0700 ;; *) m=0755 ;; esac
+    chown 0:0 "$f" && chmod $m "$f"
   done
   exec 9>>$d/lock
   t=held
