@@ -54,14 +54,6 @@ pub enum Taken {
     Finishing,
 }
 
-/// Nobody but root may change what root runs and believes.
-const CLOSE: &str = r#"stat -Lc '%u %a %n' /var/lib/soc-provision /etc/soc-provision 2>/dev/null | while read -r o m f; do
-  case "$o $m" in "0 "*[0145][0145]) continue ;; esac
-  case $f in /var/*) m=0700 ;; *) m=0755 ;; esac
-  chown 0:0 "$f" && chmod $m "$f"
-done
-"#;
-
 /// Takes the lock in the privileged shell itself; prints `taken`, `held`, `orphan`, `busy UNIT` or
 /// `nostate`. An orphan is a login's first process that nobody holds any more: its parent is 1.
 /// The same run may take its own lock over after a reconnect, under the same `name` of the host: under

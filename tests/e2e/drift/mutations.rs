@@ -175,6 +175,11 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     ),
     m("a packaged program is replaced", "cat /usr/bin/true >/usr/bin/less", &[("package[less]", "security")]),
     m("a packaged program is altered and made immutable", "echo >>/usr/bin/lesspipe && chattr +i /usr/bin/lesspipe", &[("package[less]", "security")]),
+    m(
+        "a packaged program is diverted, and another in its place",
+        "dpkg-divert --quiet --local --rename --add /usr/bin/lesspipe && printf '#!/bin/sh\\n' >/usr/bin/lesspipe && chmod 755 /usr/bin/lesspipe",
+        &[("package[less]", "security")],
+    ),
     m("a packaged program is deleted", "rm /usr/sbin/e2label", &[("package[acl*", "security")]),
     m("a forbidden package is installed", "apt-get -y install tree", &[("package[tree]", "config")]),
     // Services and units.
