@@ -64,3 +64,26 @@ pub fn paint(on: bool, paint: Paint, text: &str) -> String {
     };
     format!("\x1b[{code}m{text}\x1b[0m")
 }
+
+/// The rows of a unified difference as a terminal shows them; it has no header, so that every row is text of the file.
+pub(crate) fn diff_rows(diff: &str, colour: bool) -> impl Iterator<Item = String> {
+    diff.lines().map(move |row| {
+        let shade = match row.as_bytes().first() {
+            Some(b'+') => Some(Paint::Green),
+            Some(b'-') => Some(Paint::Red),
+            Some(b'@') => Some(Paint::Cyan),
+            _ => None,
+        };
+        let row = crate::diagnostic::printable(row);
+        shade.map_or_else(|| row.clone(), |shade| paint(colour, shade, &row))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_row_of_a_difference_is_taken_for_a_header() {
+        let rows: Vec<String> = super::diff_rows("@@ -1 +1 @@\n--- a comment of SQL\n+++ i\n", false).collect();
+        assert_eq!(rows, ["@@ -1 +1 @@", "--- a comment of SQL", "+++ i"]);
+    }
+}

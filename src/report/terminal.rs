@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::diagnostic::{printable, printable_line as line};
 use crate::event::{CheckReport, Event, EventKind, FailureReport, HostReport, Listener, Outcome, ResourceReport, TaskReport};
 use crate::report::recap::{Summary, heading};
-use crate::report::{Paint, paint};
+use crate::report::{Paint, diff_rows, paint};
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default)]
@@ -187,18 +187,9 @@ impl Terminal {
             let text = format!("\n  {id} {}: {} -> {}", line(&change.field), side(&change.before), side(&change.after));
             out.push_str(&paint(colour, Paint::Yellow, &text));
             if let (true, Some(diff)) = (self.verbosity.diff, &change.diff) {
-                out.push_str(&format!("\n--- before: {0}\n+++ after: {0}\n", line(&resource.id.name)));
-                for row in diff.lines().filter(|row| !row.starts_with("--- ") && !row.starts_with("+++ ")) {
-                    let shade = match row.as_bytes().first() {
-                        Some(b'+') => Some(Paint::Green),
-                        Some(b'-') => Some(Paint::Red),
-                        Some(b'@') => Some(Paint::Cyan),
-                        _ => None,
-                    };
-                    let row = printable(row);
-                    out.push_str(&shade.map_or(row.clone(), |shade| paint(colour, shade, &row)));
-                    out.push('\n');
-                }
+                let part = if change.field == "content" { String::new() } else { format!(" {}", change.field) };
+                out.push_str(&format!("\n--- before: {0}\n+++ after: {0}\n", line(&format!("{}{part}", resource.id.name))));
+                diff_rows(diff, colour).for_each(|row| out.push_str(&format!("{row}\n")));
             }
         }
         if let Outcome::KnownAfter { resource: other } = &resource.outcome {

@@ -3,7 +3,7 @@
 use super::{DriftReport, SEVERITIES, lines, state_word, when};
 use crate::event::{Finding, FindingState};
 use crate::report::recap::Summary;
-use crate::report::{Paint, paint};
+use crate::report::{Paint, diff_rows, paint};
 
 /// How many hosts are named before the rest is counted.
 const NAMED: usize = 8;
@@ -110,15 +110,7 @@ fn entry(finding: &Finding, hosts: &[&str], colour: bool, out: &mut String) {
         out.push_str(&format!("      {}\n", line.replace('\n', "\n      ")));
     }
     for diff in finding.changes.iter().filter_map(|change| change.diff.as_ref()) {
-        for line in diff.lines().filter(|line| !line.starts_with("--- ") && !line.starts_with("+++ ")) {
-            let shade = match line.as_bytes().first() {
-                Some(b'+') => Some(Paint::Green),
-                Some(b'-') => Some(Paint::Red),
-                _ => None,
-            };
-            let line = crate::diagnostic::printable(line);
-            out.push_str(&format!("      {}\n", shade.map_or_else(|| line.clone(), |shade| paint(colour, shade, &line))));
-        }
+        diff_rows(diff, colour).for_each(|row| out.push_str(&format!("      {row}\n")));
     }
 }
 
