@@ -10,7 +10,7 @@ demo: deps release
 test: deps lint
 	cargo build --locked --bins
 	cargo test --locked --lib --bins --test canary --test cli --test content --test ssh --test tidy -- --test-threads=2
-	cargo test --locked --test e2e -- --test-threads=2 --skip latency:: --skip interrupted::
+	cargo test --locked --test e2e -- --test-threads=3 --skip latency:: --skip interrupted::
 	cargo test --locked --test e2e -- --test-threads=1 latency:: interrupted::
 	cargo test --locked --test vm -- kernel::
 
