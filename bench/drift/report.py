@@ -20,6 +20,7 @@ if scale:
         f"| wall s, against the floor's {scale['floor']:.2f}, pair by pair | at most 1.5 | {scale['wall']:.2f}, {scale['ratio']:.2f} |", f"| wall s with owned places | - | {scale['owned']['wall']:.2f} |",
         f"| CPU s of the controller; of all hosts (the floor's; with owned places) | - | {scale['controller_cpu']:.2f}; {scale['hosts_cpu']:.2f} ({scale['floor_hosts_cpu']:.2f}; {scale['owned']['hosts_cpu']:.2f}) |",
         f"| peak MB of the controller; SSH sessions | - | {scale['peak_mb']:.0f}; {scale['sessions']} |"]
+elif kept := re.search(r"\n### \d+ hosts with .*?(?=\n\n### |\n<!-- drift:end)", part, re.S): out.append(kept.group(0))
 if rows:
     versions = sh(f"{bench}/v-ansible-full/bin/pip list 2>/dev/null | grep -i -E '^ansible(-core)? ' | tr -s ' ' | paste -sd, -")
     ours, theirs = sum(r["ours"] for r in rows), sum(r["ansible"] for r in rows)
