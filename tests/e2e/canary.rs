@@ -381,7 +381,7 @@ fn every_failure(bed: &Bed) {
     for (number, (name, _)) in failures().into_iter().enumerate() {
         let playbook = format!("fail-{name}.yml");
         // Each in one of the formats, in turn; in the long series in all of them.
-        for format in ["text", "json", "jsonl"].into_iter().cycle().skip(number % 3).take(series(1, 3)) {
+        for format in ["text", "json", "jsonl"].into_iter().cycle().skip(number % 3).take(usize::try_from(series(1, 3)).unwrap()) {
             bed.wipe();
             let code = apply(&playbook, format, &[]);
             let wanted: &[i32] = match name {
