@@ -324,7 +324,7 @@ fn a_secret_turns_up_nowhere() {
     let bed = Bed::new(lab);
     bed.lab.sh("h1", "touch /soc-mark; sleep 0.1");
     let sampler = Sampler::start(&bed.lab);
-    for round in 0..series(1, 5) {
+    for round in 0..series(1, 2) {
         bed.wipe();
         every_command(&bed);
         bed.look_through_host(&format!("the host after every command, round {round}"));

@@ -167,7 +167,7 @@ pub(super) fn ports(run: &HostRun) -> Vec<Row> {
                 .map(|container| format!("container `{}`", container.name))
                 .or_else(|| listener(listening, *port, protocol, ""));
             let found = if published.contains(&(*port, protocol.as_str())) {
-                row("published by its stack", Verdict::Ok)
+                row("its stack publishes it", Verdict::Ok)
             } else {
                 match holder {
                     None => row("free", Verdict::Ok),
