@@ -34,7 +34,19 @@ const DIVERTED: &str = r#"while IFS= read -r f && IFS= read -r t && IFS= read -r
     if [ -r "$l" ] && grep -qxF -e "$f" -e "${f#/usr}" -- "$l"; then printf 'diverted %s\n' "$f"; fi
   done; done
 done </var/lib/dpkg/diversions
-:
+"#;
+
+/// Keeps only the packages with a file that was touched since dpkg unpacked it, or that is gone: changing a file in any
+/// way sets its ctime (inode(7)), and the list of a package is written once its files are there. Reading every file
+/// of every package would cost a host more than everything else that drift asks.
+const TOUCHED: &str = r#"for n; do
+  shift
+  l=/var/lib/dpkg/info/$n.list
+  if [ ! -r "$l" ]; then for l in /var/lib/dpkg/info/$n:*.list; do :; done; fi
+  if [ -r "$l" ] && t=$(xargs -d '\n' -a "$l" sh -c 'find "$@" -maxdepth 0 ! -type d -newercc "$0" -print -quit' "$l" 2>&1) && [ -z "$t" ]; then continue; fi
+  set -- "$@" "$n"
+done
+[ $# -gt 0 ] || exit 0
 "#;
 
 /// Prints the same of a unit's file, if a package brought it. Files from before the merge of `/usr`
@@ -54,7 +66,7 @@ if [ ! -e "$f" ]; then echo "missing $f"; else h=$(md5sum <"$f"); [ "${h%% *}" =
 /// The question about packages.
 pub(in crate::resource) fn of_packages(names: &[&str]) -> Question {
     let script = names.iter().fold(Script::sh("export LC_ALL=C; set --", &[]), |script, name| script.then(" {}", &[name]));
-    let script = script.then("\n", &[]).then(VERIFY, &[]).then(DIVERTED, &[]);
+    let script = script.then("\n", &[]).then(DIVERTED, &[]).then(TOUCHED, &[]).then(VERIFY, &[]).then(":\n", &[]);
     Question::Raw { key: format!("dpkg-verify {}", names.join(" ")), script }
 }
 
