@@ -1,5 +1,5 @@
 //! Files of packages that were altered in place, by the digests that dpkg keeps. It owns the
-//! question, which only drift asks since it reads every file of the packages, and the way back: the
+//! question, which only drift asks since it reads every file of a package that was touched, and the way back: the
 //! same version once more. It leaves alone configuration files (`package_config`) and what systems
 //! leave out on purpose, such as documentation.
 
@@ -37,8 +37,7 @@ done </var/lib/dpkg/diversions
 "#;
 
 /// Keeps only the packages with a file that was touched since dpkg unpacked it, or that is gone: changing a file in any
-/// way sets its ctime (inode(7)), and the list of a package is written once its files are there. Reading every file
-/// of every package would cost a host more than everything else that drift asks.
+/// way sets its ctime (inode(7)), and the list of a package is written once its files are there.
 const TOUCHED: &str = r#"for n; do
   shift
   l=/var/lib/dpkg/info/$n.list
